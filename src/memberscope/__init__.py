@@ -1,0 +1,66 @@
+"""memberscope: which training records does a model give away?
+
+>>> import memberscope as ms
+>>> data = ms.load("digits")
+>>> len(data), data.classes
+(1797, 10)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Names are resolved on first use: importing memberscope costs nothing, and neither PyTorch nor
+# scikit-learn is loaded before something needs it.
+_HOMES = {
+    "Access": "memberscope.types",
+    "Dataset": "memberscope.types",
+    "Findings": "memberscope.types",
+    "Gate": "memberscope.types",
+    "Pool": "memberscope.types",
+    "Scores": "memberscope.types",
+    "Signals": "memberscope.types",
+    "MemberscopeError": "memberscope.errors",
+    "Recipe": "memberscope.training.recipe",
+    "audit": "memberscope.audit",
+    "audit_signals": "memberscope.audit",
+    "collect": "memberscope.signals.collect",
+    "load": "memberscope.data",
+    "load_signals": "memberscope.signals.load",
+    "membership": "memberscope.data.membership",
+    "read_findings": "memberscope.run",
+    "train_pool": "memberscope.training.pool",
+    "write_run": "memberscope.run",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+if TYPE_CHECKING:
+    from memberscope.audit import audit as audit
+    from memberscope.audit import audit_signals as audit_signals
+    from memberscope.data import load as load
+    from memberscope.data import membership as membership
+    from memberscope.errors import MemberscopeError as MemberscopeError
+    from memberscope.run import read_findings as read_findings
+    from memberscope.run import write_run as write_run
+    from memberscope.signals.collect import collect as collect
+    from memberscope.signals.load import load_signals as load_signals
+    from memberscope.training.pool import train_pool as train_pool
+    from memberscope.training.recipe import Recipe as Recipe
+    from memberscope.types import Access as Access
+    from memberscope.types import Dataset as Dataset
+    from memberscope.types import Findings as Findings
+    from memberscope.types import Gate as Gate
+    from memberscope.types import Pool as Pool
+    from memberscope.types import Scores as Scores
+    from memberscope.types import Signals as Signals
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        home = import_module(_HOMES[name])
+        return home if name == "membership" else getattr(home, name)
+    raise AttributeError(f"module 'memberscope' has no attribute {name!r}")

@@ -1,0 +1,220 @@
+"""Everything an audit measured, as it stands in findings.json (schema version 1)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+
+SCHEMA_VERSION = "1.0"
+
+Verdict = Literal["pass", "fail", "inconclusive", "no_gate"]
+
+
+class Model(BaseModel):
+    """Base of everything in findings: immutable, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Figure(Model):
+    """A measured value with its 95 % interval, or the reason why there is none.
+
+    >>> Figure(value=0.5, low=0.4, high=0.6).model_dump()
+    {'value': 0.5, 'low': 0.4, 'high': 0.6}
+    >>> Figure.not_measurable("too few non-members").model_dump()
+    {'value': None, 'reason': 'too few non-members'}
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Figure:
+        if self.value is None:
+            if not self.reason or self.low is not None or self.high is not None:
+                raise ValueError("a figure without a value has a reason and no interval")
+        elif self.low is None or self.high is None or self.reason is not None or self.low > self.high:
+            raise ValueError("a figure with a value has low <= high and no reason")
+        return self
+
+    @model_serializer
+    def _dump(self) -> dict[str, Any]:
+        if self.value is None:
+            return {"value": None, "reason": self.reason}
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+    @classmethod
+    def not_measurable(cls, reason: str) -> Figure:
+        """A figure that this audit cannot give, with the reason."""
+        return cls(value=None, reason=reason)
+
+
+class OperatingPoint(Model):
+    """What a fixed threshold does: chosen for a 1 % false-alarm rate on records that are not scored with it."""
+
+    nominal_fpr: float
+    tpr: Figure
+    fpr: Figure
+    precision: Figure
+    balanced_accuracy: Figure
+    ppv_at_prior: dict[str, Figure] = Field(description='keys "0.01", "0.1", "0.5": share of accusations that are right')
+
+
+class AttackResult(Model):
+    """One attack on one target, or on all targets together (``target == "all"``)."""
+
+    name: str
+    target: int | Literal["all"]
+    references: int
+    access: str
+    records_scored: int
+    auc: Figure
+    advantage: Figure
+    tpr_at_fpr: dict[str, Figure] = Field(description='keys "0.1", "0.01", "0.001"')
+    operating_point: OperatingPoint | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class NotRun(Model):
+    """An attack that the audit did not run, and why."""
+
+    name: str
+    reason: str
+
+
+class CheckResult(Model):
+    """One finding of a check: level ``ok``, ``info`` (could not be checked), ``warning`` or ``error``."""
+
+    code: str
+    level: Literal["ok", "info", "warning", "error"]
+    title: str
+    message: str
+    action: str = ""
+
+
+class Gate(Model):
+    """A limit that the model must keep: the metric's upper bound must lie below it.
+
+    ``metric``: ``"tpr"`` (at ``fpr``), ``"auc"`` or ``"advantage"``. ``attack``: a name, or ``"strongest"``
+    (every attack run; corrected for the choice).
+    """
+
+    metric: Literal["tpr", "auc", "advantage"] = "tpr"
+    fpr: Literal[0.1, 0.01, 0.001] = 0.01
+    limit: float = Field(gt=0, lt=1)
+    attack: str = "strongest"
+
+
+class GateResult(Model):
+    """A gate, the figure that decided it, and the outcome."""
+
+    gate: Gate
+    verdict: Literal["pass", "fail", "inconclusive"]
+    attack: str
+    figure: Figure
+    sentence: str
+
+
+class ClassRow(Model):
+    """Leakage of one class (or subgroup) under the strongest attack, intervals corrected over the rows."""
+
+    name: str
+    members: int
+    non_members: int
+    train_accuracy: float | None
+    test_accuracy: float | None
+    auc: Figure
+    tpr: Figure = Field(description="share of the class's members found at the attack's 1 % threshold")
+    fpr: Figure = Field(description="share of the class's non-members accused at that threshold")
+
+
+class RecordRow(Model):
+    """One exposed record: evidence under the strongest reference attack, over all targets.
+
+    ``support_in``: targets trained on the record that flag it; ``targets_in``: targets trained on it;
+    likewise ``_out`` for the targets that were not (false alarms).
+    """
+
+    id: str
+    label: int
+    label_name: str
+    score: float
+    p_value: float
+    adjusted_p_value: float
+    support_in: int
+    targets_in: int
+    support_out: int
+    targets_out: int
+
+
+class Records(Model):
+    """Which records are exposed: Benjamini-Hochberg at ``q`` over the members of each target."""
+
+    attack: str
+    q: float
+    flagged: int = Field(description="members flagged, mean over targets")
+    members: int = Field(description="members, mean over targets")
+    share: Figure
+    top: list[RecordRow]
+
+
+class Curve(Model):
+    """A ROC curve with its pointwise 95 % band, false-positive rates increasing."""
+
+    attack: str
+    fpr: list[float]
+    tpr: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class Histogram(Model):
+    """Score densities of members and non-members on common bin edges (one more edge than bins)."""
+
+    attack: str
+    edges: list[float]
+    members: list[float]
+    non_members: list[float]
+
+
+class Findings(Model):
+    """The findings document. Everything but ``run`` is determined by data, plan and seed."""
+
+    schema_version: str = SCHEMA_VERSION
+    name: str
+    verdict: Verdict
+    headline: str = Field(description="the result in one plain sentence")
+    summary: list[str] = Field(description="plain sentences: how sure, what was not tested, what to do next")
+    data: dict[str, Any] = Field(description="name, records, classes, class_names, fingerprint, kind")
+    model: dict[str, Any] = Field(description="recipe if known; train_accuracy and test_accuracy as figures")
+    populations: dict[str, Any] = Field(
+        description="models, targets, references, members, non_members, population, audit_records"
+    )
+    threat_model: dict[str, str] = Field(description="release, access, knowledge, assumptions")
+    checks: list[CheckResult]
+    attacks: list[AttackResult]
+    not_run: list[NotRun]
+    strongest: str = Field(description="name of the attack with the highest lower bound of the reporting metric")
+    gates: list[GateResult]
+    curves: list[Curve]
+    histograms: list[Histogram]
+    classes: list[ClassRow]
+    groups: dict[str, list[ClassRow]] = Field(default_factory=dict)
+    records: Records | None
+    limits: list[str]
+    cost: dict[str, Any] = Field(default_factory=dict, description="models trained, queries; no times")
+    run: dict[str, Any] = Field(default_factory=dict, description="created, seconds by step, versions, seed, hashes")
+
+    def pooled(self, name: str) -> AttackResult:
+        """The figure over all targets of the attack ``name``.
+
+        Raises:
+            KeyError: the attack was not run.
+        """
+        for result in self.attacks:
+            if result.name == name and result.target == "all":
+                return result
+        raise KeyError(name)
