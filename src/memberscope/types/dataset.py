@@ -54,7 +54,9 @@ class Dataset:
             raise DataError("at least one record", "none", "Check the file or the selection.")
         if inputs.dtype.kind not in "biuf":
             raise DataError("numeric inputs", f"type {inputs.dtype}", "Encode text columns as numbers first.")
-        if inputs.dtype.kind == "f" and not all(np.isfinite(part).all() for part in np.array_split(inputs, n // 4096 + 1)):
+        if inputs.dtype.kind == "f" and not all(
+            np.isfinite(part).all() for part in np.array_split(inputs, n // 4096 + 1)
+        ):
             raise DataError("finite inputs", "NaN or infinity", "Remove or impute the records concerned.")
         ids = np.asarray(self.ids)
         ids = np.arange(n).astype(np.str_) if ids.size == 0 else ids.astype(np.str_)
@@ -62,16 +64,25 @@ class Dataset:
         classes = tuple(str(name) for name in self.class_names) or tuple(str(k) for k in range(int(labels.max()) + 1))
         if labels.max() >= len(classes):
             raise DataError(
-                f"labels below {len(classes)}, the number of class names", f"label {labels.max()}", "Name every class."
+                f"labels below {len(classes)}, the number of class names",
+                f"label {labels.max()}",
+                "Name every class.",
             )
         if self.feature_names and (inputs.ndim != 2 or len(self.feature_names) != inputs.shape[1]):
             raise DataError(
-                "one feature name a column", f"{len(self.feature_names)} names for shape {inputs.shape}", "Name every column."
+                "one feature name a column",
+                f"{len(self.feature_names)} names for shape {inputs.shape}",
+                "Name every column.",
             )
         for key, values in self.groups.items():
             if np.shape(values) != (n,):
                 raise DataError(f"group {key!r} of shape ({n},)", f"{np.shape(values)}", "Give one value a record.")
-        for attribute, value in (("inputs", inputs), ("labels", labels), ("ids", ids), ("class_names", classes)):
+        for attribute, value in (
+            ("inputs", inputs),
+            ("labels", labels),
+            ("ids", ids),
+            ("class_names", classes),
+        ):
             object.__setattr__(self, attribute, value)
 
     def __len__(self) -> int:
@@ -123,7 +134,9 @@ def as_labels(labels: Any) -> NDArray[np.int64]:
         )
     if array.size and array.min() < 0:
         raise DataError(
-            "labels of at least 0", f"label {array.min()}", "Encode the classes as 0 … K-1 and drop unlabelled records."
+            "labels of at least 0",
+            f"label {array.min()}",
+            "Encode the classes as 0 … K-1 and drop unlabelled records.",
         )
     return array.astype(np.int64)
 

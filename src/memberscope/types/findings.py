@@ -60,7 +60,9 @@ class OperatingPoint(Model):
     fpr: Figure
     precision: Figure
     balanced_accuracy: Figure
-    ppv_at_prior: dict[str, Figure] = Field(description='keys "0.01", "0.1", "0.5": share of accusations that are right')
+    ppv_at_prior: dict[str, Figure] = Field(
+        description='keys "0.01", "0.1", "0.5": share of accusations that are right'
+    )
 
 
 class AttackResult(Model):
@@ -103,9 +105,15 @@ class Gate(Model):
     """
 
     metric: Literal["tpr", "auc", "advantage"] = "tpr"
-    fpr: Literal[0.1, 0.01, 0.001] = 0.01
+    fpr: float = 0.01
     limit: float = Field(gt=0, lt=1)
     attack: str = "strongest"
+
+    @model_validator(mode="after")
+    def _known_fpr(self) -> Gate:
+        if self.fpr not in (0.1, 0.01, 0.001):
+            raise ValueError(f"fpr is 0.1, 0.01 or 0.001, not {self.fpr}")
+        return self
 
 
 class GateResult(Model):

@@ -35,7 +35,9 @@ class Scores:
             )
         if np.isinf(self.values).any():
             raise SignalsError(
-                "finite scores (NaN for a record that cannot be scored)", "infinity", f"Mend the attack {self.attack!r}."
+                "finite scores (NaN for a record that cannot be scored)",
+                "infinity",
+                f"Mend the attack {self.attack!r}.",
             )
 
     def of(self, position: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -79,7 +79,9 @@ class Signals:
         population = np.zeros(n, np.bool_) if population.size == 0 else population
         if population.shape != (n,) or population.dtype != np.bool_:
             raise SignalsError(
-                f"population as booleans of shape ({n},)", f"type {population.dtype}, shape {population.shape}", "Convert it."
+                f"population as booleans of shape ({n},)",
+                f"type {population.dtype}, shape {population.shape}",
+                "Convert it.",
             )
         if members[:, population].any():
             raise SignalsError(

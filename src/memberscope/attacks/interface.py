@@ -1,0 +1,85 @@
+"""What an attack is: a frozen dataclass whose call scores every record of one target."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memberscope.errors import SignalsError
+from memberscope.signals.references import reference_rows
+from memberscope.types import Access, Signals
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """Base of every attack: checks what it needs, then lets the subclass do the mathematics.
+
+    Class attributes say what findings and the docs table show: ``name``; ``title``; ``access``, the least
+    access it works with; ``minimum``, the fewest reference models it can work with; ``recommended``, the
+    fewest it should be judged by; ``source``, the paper.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    access: ClassVar[Access] = Access.SCORES
+    minimum: ClassVar[int] = 0
+    recommended: ClassVar[int] = 0
+
+    def __call__(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
+        """Score every record of ``target``.
+
+        Args:
+            signals: outputs of M models on N records.
+            target: row of the audited model; all other rows (less its twin) are references.
+            rng: for attacks that draw at random; the same generator state gives the same scores.
+
+        Returns:
+            ``(N,)`` float64, higher = more likely a member; NaN for records that cannot be scored (too few
+            references on one side) and for the population.
+
+        Raises:
+            SignalsError: the row does not exist, or the access or the references do not suffice.
+        """
+        if not 0 <= target < len(signals):
+            raise SignalsError(f"a target row from 0 to {len(signals) - 1}", str(target), "Name a row of the signals.")
+        reason = self.lacks(signals, target)
+        if reason:
+            raise SignalsError(f"what the attack {self.name!r} needs", reason, "Run another attack.")
+        values = np.asarray(self.score(signals, target, rng), np.float64)
+        if values.shape != (signals.records,):
+            raise SignalsError(
+                f"one score a record, shape ({signals.records},)",
+                f"{values.shape}",
+                f"Mend the attack {self.name!r}.",
+            )
+        return np.where(signals.population, np.nan, values)
+
+    @abstractmethod
+    def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
+        """The mathematics: ``(N,)`` scores; everything the attack needs has been checked."""
+
+    def lacks(self, signals: Signals, target: int) -> str:
+        """Why the attack cannot run on ``target``, or an empty string."""
+        if signals.access < self.access:
+            return f"needs {self.access.label}, and only {signals.access.label} are given"
+        count = len(reference_rows(signals, target))
+        if count < self.minimum:
+            return f"needs at least {self.minimum} reference model{'s' * (self.minimum > 1)}, and {count or 'none'} can serve"
+        return ""
+
+    def parameters(self) -> Mapping[str, Any]:
+        """The fields, as JSON values for the findings."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def mean_over_queries(values: Floats) -> Floats:
+    """Mean over the queries of a record, ``(N, Q)`` to ``(N,)``."""
+    return np.asarray(values.mean(axis=1))
