@@ -25,8 +25,7 @@ _HOMES = {
     "Signals": "memberscope.types",
     "MemberscopeError": "memberscope.errors",
     "Recipe": "memberscope.training.recipe",
-    "audit": "memberscope.audit",
-    "audit_signals": "memberscope.audit",
+    "audit": "memberscope.run",
     "collect": "memberscope.signals.collect",
     "load": "memberscope.data",
     "load_signals": "memberscope.signals.load",
@@ -39,11 +38,10 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
-    from memberscope.audit import audit as audit
-    from memberscope.audit import audit_signals as audit_signals
     from memberscope.data import load as load
     from memberscope.data import membership as membership
     from memberscope.errors import MemberscopeError as MemberscopeError
+    from memberscope.run import audit as audit
     from memberscope.run import read_findings as read_findings
     from memberscope.run import write_run as write_run
     from memberscope.signals.collect import collect as collect

@@ -41,7 +41,9 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     except OSError as error:
         raise PoolError(
-            f"to write {path}", f"{error.strerror or error}", "Free space or choose a writable folder, then run again."
+            f"to write {path}",
+            f"{error.strerror or error}",
+            "Free space or choose a writable folder, then run again.",
         ) from error
     finally:
         if temporary is not None:
@@ -132,7 +134,9 @@ def writer_lock(folder: Path) -> Iterator[None]:
         file = (folder / ".lock").open("a+")
     except OSError as error:
         raise PoolError(
-            f"a writable folder {folder}", f"{error.strerror or error}", "Choose another folder or change its permissions."
+            f"a writable folder {folder}",
+            f"{error.strerror or error}",
+            "Choose another folder or change its permissions.",
         ) from error
     with file:
         try:
@@ -141,7 +145,9 @@ def writer_lock(folder: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise PoolError(
-                f"to be the only writer of {folder}", f"it is being written by {holder}", "Wait for it, or use another folder."
+                f"to be the only writer of {folder}",
+                f"it is being written by {holder}",
+                "Wait for it, or use another folder.",
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()}")

@@ -47,6 +47,10 @@ class AttackP(Attack):
             _percentiles(phi, group, np.ones(len(phi), np.bool_), signals.population, result)
             return result
         fold = rng.permutation(signals.records) % self.folds
+        # Equal values get different percentiles in different folds, a little lower for members; so ties are
+        # broken by lot before.
+        order = np.lexsort((rng.random(signals.records), phi))
+        phi[order] = np.arange(signals.records)
         for part in range(self.folds):
             _percentiles(phi, group, fold == part, (fold != part) & ~signals.members[target], result)
         return result

@@ -8,13 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from memberscope.attacks.interface import Attack, Floats, mean_over_queries
-from memberscope.attacks.tuning import tune
-from memberscope.signals.derive import scaled_logits
-from memberscope.signals.references import moments
+from memberscope.attacks.interface import Attack, Floats, mean_over_queries, settled
+from memberscope.attacks.tuning import DECIMALS, TINY, expected_probability, tune
+from memberscope.signals.derive import log_probability, scaled_logits
+from memberscope.signals.references import means
 from memberscope.types import Access, Signals
-
-_TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,10 @@ class Base(Attack):
 
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         temperature = tune(signals, target, "base", temperature=self.temperature).temperature
-        known = moments(signals, target, "p", temperature)
-        n_in, n_out = known.n_in[:, None], known.n_out[:, None]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = (n_in * np.nan_to_num(known.mean_in) + n_out * np.nan_to_num(known.mean_out)) / (n_in + n_out)
-        own = -np.logaddexp(0.0, -scaled_logits(signals, temperature)[target])
-        return mean_over_queries(own - np.log(np.maximum(mean, _TINY)))
+        known = means(signals, target, "p", temperature)
+        expected = np.maximum(expected_probability("base", known, 0.0), TINY)
+        own = np.maximum(log_probability(scaled_logits(signals, temperature)[target]), np.log(TINY))
+        return settled(mean_over_queries(own - np.log(expected)), DECIMALS)
 
     def parameters(self) -> Mapping[str, Any]:
         return {"temperature": self.temperature or "tuned on references"}

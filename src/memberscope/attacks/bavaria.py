@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import digamma, gammaln, polygamma
 
-from memberscope.attacks.interface import Attack, Floats, mean_over_queries
+from memberscope.attacks.interface import Attack, Floats, mean_over_queries, settled
 from memberscope.signals.derive import scaled_logits
 from memberscope.signals.references import moments
 from memberscope.types import Access, Signals
@@ -42,7 +42,7 @@ class Bavaria(Attack):
         phi, known = scaled_logits(signals)[target], moments(signals, target)
         log_in = self._log_predictive(phi, known.n_in, known.mean_in, known.var_in)
         log_out = self._log_predictive(phi, known.n_out, known.mean_out, known.var_out)
-        return mean_over_queries(log_in - log_out)
+        return settled(mean_over_queries(log_in - log_out))
 
     def _log_predictive(self, phi: Floats, count: Floats, mean: Floats, variance: Floats) -> Floats:
         n = count[:, None]

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from memberscope.attacks.interface import Attack, Floats, mean_over_queries
-from memberscope.signals.derive import loss, scaled_logits_row
-from memberscope.signals.references import moments
+from memberscope.attacks.interface import Attack, Floats, mean_over_queries, settled
+from memberscope.signals.derive import loss, scaled_logits
+from memberscope.signals.references import means
 from memberscope.types import Access, Signals
 
 
@@ -28,5 +28,5 @@ class CalibratedLoss(Attack):
     recommended: ClassVar[int] = 4
 
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
-        own = loss(scaled_logits_row(signals, target))
-        return mean_over_queries(moments(signals, target, "loss").mean_out - own)
+        own = loss(scaled_logits(signals)[target])
+        return settled(mean_over_queries(means(signals, target, "loss").mean_out - own), 12)

@@ -72,7 +72,8 @@ class Attack(ABC):
             return f"needs {self.access.label}, and only {signals.access.label} are given"
         count = len(reference_rows(signals, target))
         if count < self.minimum:
-            return f"needs at least {self.minimum} reference model{'s' * (self.minimum > 1)}, and {count or 'none'} can serve"
+            models = "reference model" if self.minimum == 1 else "reference models"
+            return f"needs at least {self.minimum} {models}, and {count or 'none'} can serve"
         return ""
 
     def parameters(self) -> Mapping[str, Any]:
@@ -83,3 +84,13 @@ class Attack(ABC):
 def mean_over_queries(values: Floats) -> Floats:
     """Mean over the queries of a record, ``(N, Q)`` to ``(N,)``."""
     return np.asarray(values.mean(axis=1))
+
+
+def settled(values: Floats, decimals: int = 10) -> Floats:
+    """``values`` without the last digits, in which arithmetic leaves its traces.
+
+    Rounded or saturated outputs make many records equal, and running moments reach the same mean along
+    different ways for a member and a non-member. Unless the difference of 1e-16 is dropped, it orders these
+    records by membership (an AUC of .44 was seen where nothing leaked).
+    """
+    return np.round(values, decimals) + 0.0

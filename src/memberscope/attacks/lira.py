@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from memberscope.attacks.interface import Attack, Floats, mean_over_queries
+from memberscope.attacks.interface import Attack, Floats, mean_over_queries, settled
 from memberscope.signals.derive import scaled_logits
 from memberscope.signals.references import moments
 from memberscope.types import Access, Signals
@@ -36,7 +36,7 @@ class _Lira(Attack):
         total = degrees.sum(axis=0)
         shared = np.where(total > 0, np.nansum(variance * degrees, axis=0) / np.maximum(total, 1), np.nan)
         # Equal answers of all models (a constant model) leave no variance at all; any positive number will do.
-        shared = np.where(shared > 0, shared, np.finfo(np.float64).tiny ** 0.5)
+        shared = np.where(shared > 0, shared, 1.0)
         if self.pooled:
             return np.broadcast_to(shared, variance.shape)
         return np.maximum(variance, self.variance_floor * shared)
@@ -49,7 +49,7 @@ class _Online(_Lira):
         var_in, var_out = self._variance(known.n_in, known.var_in), self._variance(known.n_out, known.var_out)
         log_in = -0.5 * ((phi - known.mean_in) ** 2 / var_in + np.log(var_in))
         log_out = -0.5 * ((phi - known.mean_out) ** 2 / var_out + np.log(var_out))
-        return mean_over_queries(log_in - log_out)
+        return settled(mean_over_queries(log_in - log_out))
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class _Offline(_Lira):
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         phi, known = scaled_logits(signals)[target], moments(signals, target)
         # The z-score itself: its normal CDF, as published, saturates at 1 for the records that matter.
-        return mean_over_queries((phi - known.mean_out) / np.sqrt(self._variance(known.n_out, known.var_out)))
+        z = (phi - known.mean_out) / np.sqrt(self._variance(known.n_out, known.var_out))
+        return settled(mean_over_queries(z))
 
 
 @dataclass(frozen=True)

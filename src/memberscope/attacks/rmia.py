@@ -8,14 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from memberscope.attacks.interface import Attack, Floats, mean_over_queries
-from memberscope.attacks.tuning import Tuned, tune
+from memberscope.attacks.interface import Attack, Floats, mean_over_queries, settled
+from memberscope.attacks.tuning import DECIMALS, TINY, Tuned, expected_probability, tune
 from memberscope.errors import ConfigError
-from memberscope.signals.derive import scaled_logits
-from memberscope.signals.references import moments
+from memberscope.signals.derive import log_probability, scaled_logits
+from memberscope.signals.references import means
 from memberscope.types import Access, Signals
-
-_TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -50,23 +48,19 @@ class _Rmia(Attack):
 
     def chosen(self, signals: Signals, target: int) -> Tuned:
         """Temperature and a used for ``target``."""
-        kind = "rmia_online" if self.online else "rmia_offline"
-        return tune(signals, target, kind, temperature=self.temperature, a=self.a)
+        return tune(signals, target, self._kind(), temperature=self.temperature, a=self.a)
+
+    def _kind(self) -> str:
+        return "rmia_online" if self.online else "rmia_offline"
 
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         tuned = self.chosen(signals, target)
-        known = moments(signals, target, "p", tuned.temperature)
-        if self.online:
-            expected = 0.5 * (known.mean_in + known.mean_out)
-            # A record that is IN (or OUT) in no model, such as the population, has only the other mean.
-            expected = np.where(np.isnan(known.mean_in), known.mean_out, expected)
-            expected = np.where(np.isnan(known.mean_out), known.mean_in, expected)
-        else:
-            expected = 0.5 * ((1 + tuned.a) * known.mean_out + 1 - tuned.a)
-        own = -np.logaddexp(0.0, -scaled_logits(signals, tuned.temperature)[target])
-        log_r = mean_over_queries(own - np.log(np.maximum(expected, _TINY)))
-        population = signals.population if signals.population.any() else np.ones(len(log_r), np.bool_)
-        return share_below(log_r - np.log(self.gamma), log_r[population])
+        known = means(signals, target, "p", tuned.temperature)
+        expected = np.maximum(expected_probability(self._kind(), known, tuned.a), TINY)
+        own = np.maximum(log_probability(scaled_logits(signals, tuned.temperature)[target]), np.log(TINY))
+        log_r = settled(mean_over_queries(own - np.log(expected)), DECIMALS)
+        population = signals.population if signals.population.any() else None
+        return share_below(log_r, log_r if population is None else log_r[population], np.log(self.gamma))
 
     def parameters(self) -> Mapping[str, Any]:
         return {"gamma": self.gamma, "temperature": self.temperature or "tuned on references"} | (
@@ -74,14 +68,25 @@ class _Rmia(Attack):
         )
 
 
-def share_below(values: Floats, population: Floats) -> Floats:
-    """Share of the population below each value, O((N + Z) log Z); NaN where the value is NaN."""
-    known = np.sort(population[~np.isnan(population)])
+def share_below(values: Floats, population: Floats, margin: float = 0.0) -> Floats:
+    """Share of the population more than ``margin`` below each value, O((N + Z) log Z); NaN where the value is NaN."""
     order = np.argsort(values)
+    ordered = values[order]
+    if population is values and margin == 0:
+        # The values are their own population: the share is the place of the first of equals.
+        first = np.arange(len(values))
+        first[1:][ordered[1:] == ordered[:-1]] = 0
+        below = np.maximum.accumulate(first)
+        known = len(values) - int(np.isnan(values).sum())
+    else:
+        ranked = np.sort(population[~np.isnan(population)])
+        known = len(ranked)
+        # In order, the binary searches walk through the population once and stay in cache.
+        below = np.searchsorted(ranked, ordered - margin, "left")
     result = np.empty(len(values))
-    # In order, the binary searches walk through the population once and stay in cache.
-    result[order] = np.searchsorted(known, values[order], "left") / max(len(known), 1)
-    return np.where(np.isnan(values), np.nan, result)
+    result[order] = below / max(known, 1)
+    result[np.isnan(values)] = np.nan
+    return result
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ saturation of a float32 softmax.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr, logsumexp
 
 from memberscope.errors import SignalsError
 from memberscope.files import read_npy, sha256_arrays, sha256_json, write_npy
@@ -18,72 +20,94 @@ from memberscope.types import Signals
 Floats = NDArray[np.float64]
 
 # Part of every cache key: raise it when a formula below changes.
-VERSION = 1
+VERSION = 2
 
-_PIECE = 1 << 20
+# Numbers in float64 per piece: large enough that Python costs nothing, small enough to stay in cache.
+_PIECE = 1 << 17
 
-
-def outputs_row(signals: Signals, row: int) -> Floats:
-    """Logits or probabilities of one model, ``(N, Q, K)`` float64; a single column becomes two."""
-    values = np.asarray(signals.outputs[row], np.float64)
-    if values.shape[2] > 1:
-        return values
-    other = 1 - values if signals.kind == "probabilities" else np.zeros_like(values)
-    return np.concatenate([other, values], axis=2)
+_Piece = tuple[slice, Floats, NDArray[np.int64]]
 
 
-def scaled_logits_row(signals: Signals, row: int, temperature: float = 1.0) -> Floats:
+def _pieces(signals: Signals, row: int, records: NDArray[np.int64] | None = None) -> Iterator[_Piece]:
+    """One model's outputs in pieces: where, ``(K, n, Q)`` float64 with K at least 2, and the labels ``(n,)``.
+
+    Classes come first so that sums and maxima over them run along whole vectors. With ``records`` only
+    these and their first query.
+    """
+    source, labels = signals.outputs[row], signals.labels
+    if records is not None:
+        source, labels = source[records, :1], labels[records]
+    n, q, k = source.shape
+    step = max(1, _PIECE // (q * k))
+    for start in range(0, n, step):
+        where = slice(start, start + step)
+        values = np.array(np.moveaxis(source[where], 2, 0), np.float64, order="C")
+        if k == 1 and signals.kind == "probabilities":
+            # Nothing between 1 and the number below it can be told from 1: 1 − p is at least half that gap.
+            gap = 0.0 if signals.digits is not None else float(np.finfo(source.dtype).epsneg) / 2
+            values = np.concatenate([np.maximum(1 - values, gap), values])
+        elif k == 1:
+            values = np.concatenate([np.zeros_like(values), values])
+        yield where, values, labels[where]
+
+
+def _split(values: Floats, index: NDArray[np.int64], fill: float) -> Floats:
+    """Take the class at ``index`` ``(n, Q)`` out of ``values`` ``(K, n, Q)``, leaving ``fill`` in its place."""
+    flat = values.reshape(-1)
+    place = index.reshape(-1) * index.size + np.arange(index.size)
+    own: Floats = flat[place]
+    flat[place] = fill
+    return own.reshape(index.shape)
+
+
+def _log_sum(z: Floats) -> Floats:
+    """logsumexp over the first axis; overwrites ``z``, where a class may be −inf."""
+    top = z.max(axis=0)
+    z -= top
+    # exp(−700) adds nothing to a sum above 1, and numbers that underflow take many times as long.
+    np.maximum(z, -700.0, out=z)
+    np.exp(z, out=z)
+    return np.asarray(top + np.log(z.sum(axis=0)))
+
+
+def scaled_logits_row(
+    signals: Signals, row: int, temperature: float = 1.0, records: NDArray[np.int64] | None = None
+) -> Floats:
     """φ of one model, ``(N, Q)``; probabilities are read as logits log p, clipped at their resolution.
 
     Args:
         signals: scores or logits.
         row: the model.
         temperature: T > 0, divides the logits.
+        records: only these, in this order, and only their first query: ``(len(records), 1)``.
     """
     _needs_scores(signals)
-    if not temperature > 0:
+    if not 0 < temperature < np.inf:
         raise SignalsError("a temperature above 0", f"{temperature}", "Choose a positive temperature.")
-    source = signals.outputs[row]
-    n, q, k = source.shape
-    result = np.empty((n, q))
     floor = resolution(signals) if signals.kind == "probabilities" else 0.0
-    step = max(1, _PIECE // (q * k))
-    for start in range(0, n, step):
-        piece = np.array(source[start : start + step], np.float64)
-        label = signals.labels[start : start + step]
+    result = np.empty(signals.outputs[row].shape[:2] if records is None else (len(records), 1))
+    for where, values, label in _pieces(signals, row, records):
+        index = np.broadcast_to(label[:, None], values.shape[1:])
         if signals.kind == "probabilities":
-            result[start : start + step] = _from_probabilities(piece, label, temperature, floor)
+            result[where] = _from_probabilities(values, index, temperature, floor)
         else:
-            result[start : start + step] = _from_logits(piece, label, temperature)
+            if temperature != 1:
+                values /= temperature
+            own = _split(values, index, -np.inf)
+            result[where] = own - _log_sum(values)
     return result
 
 
-def _from_logits(z: Floats, label: NDArray[np.int64], temperature: float) -> Floats:
-    if z.shape[2] == 1:
-        return np.where(label == 1, 1.0, -1.0)[:, None] * z[:, :, 0] / temperature
-    z /= temperature
-    index = label[:, None, None]
-    own: Floats = np.take_along_axis(z, index, axis=2)[:, :, 0]
-    np.put_along_axis(z, index, -np.inf, axis=2)
-    top = z.max(axis=2)
-    z -= top[:, :, None]
-    np.exp(z, out=z)
-    return np.asarray(own - top - np.log(z.sum(axis=2)))
-
-
-def _from_probabilities(p: Floats, label: NDArray[np.int64], temperature: float, floor: float) -> Floats:
-    if p.shape[2] == 1:
-        p = np.concatenate([1 - p, p], axis=2)
-    index = label[:, None, None]
-    own = np.take_along_axis(p, index, axis=2)[:, :, 0]
-    np.put_along_axis(p, index, 0.0, axis=2)
+def _from_probabilities(p: Floats, index: NDArray[np.int64], temperature: float, floor: float) -> Floats:
+    own = np.maximum(_split(p, index, 0.0), floor)
     if temperature == 1:
         # The sum of the others resolves 1 − p_y far beyond the spacing of floats near 1.
-        return np.asarray(np.log(np.maximum(own, floor)) - np.log(np.maximum(p.sum(axis=2), floor)))
+        return np.asarray(np.log(own) - np.log(np.maximum(p.sum(axis=0), floor)))
+    # Others that are all 0 count as one class at the resolution.
+    p[0][p.sum(axis=0) < floor] = floor
     with np.errstate(divide="ignore"):
-        others = logsumexp(np.log(p) / temperature, axis=2)
-    low = np.log(floor) / temperature
-    return np.asarray(np.log(np.maximum(own, floor)) / temperature - np.maximum(others, low))
+        z = np.log(p) / temperature
+    return np.asarray(np.log(own) / temperature - _log_sum(z))
 
 
 def resolution(signals: Signals) -> float:
@@ -99,30 +123,31 @@ def resolution(signals: Signals) -> float:
         else:
             smallest = 1.0
             for row in range(len(signals)):
-                own, others = _own_and_others(signals, row)
-                for values in (own, others):
-                    positive = values[values > 0]
-                    smallest = min(smallest, float(positive.min()) if positive.size else 1.0)
+                for _, own, others in _own_and_others(signals, row):
+                    for values in (own, others):
+                        positive = values[values > 0]
+                        smallest = min(smallest, float(positive.min()) if positive.size else 1.0)
             signals.cache[key] = max(smallest / 2, float(np.finfo(signals.outputs[0].dtype).tiny))
     return float(signals.cache[key])
 
 
-def _own_and_others(signals: Signals, row: int) -> tuple[Floats, Floats]:
-    p = outputs_row(signals, row)
-    index = signals.labels[:, None, None]
-    own: Floats = np.take_along_axis(p, index, axis=2)[:, :, 0]
-    p = np.array(p)
-    np.put_along_axis(p, index, 0.0, axis=2)
-    return own, p.sum(axis=2)
+def _own_and_others(signals: Signals, row: int) -> Iterator[tuple[slice, Floats, Floats]]:
+    """p_y and 1 − p_y (as the sum of the others) of one model, ``(n, Q)`` a piece."""
+    for where, p, label in _pieces(signals, row):
+        own = _split(p, np.broadcast_to(label[:, None], p.shape[1:]), 0.0)
+        yield where, own, p.sum(axis=0)
 
 
 def saturated_share(signals: Signals, row: int) -> float:
     """Share of a model's answers whose p_y is 0 or 1 as far as the given numbers tell; 0 for logits."""
     if signals.kind != "probabilities":
         return 0.0
-    own, others = _own_and_others(signals, row)
+    source = signals.outputs[row]
     floor = resolution(signals)
-    return float(np.mean((own <= floor) | (others <= floor)))
+    if source.shape[2] == 1:
+        return float(np.mean((source <= floor) | (source >= 1 - floor)))
+    count = sum(int(((own <= floor) | (others <= floor)).sum()) for _, own, others in _own_and_others(signals, row))
+    return count / float(source.shape[0] * source.shape[1])
 
 
 def scaled_logits(signals: Signals, temperature: float = 1.0) -> Floats:
@@ -142,15 +167,27 @@ def _load_or_compute(signals: Signals, temperature: float) -> Floats:
         path = signals.folder / "derived" / f"phi-{name[:24]}.npy"
         if path.exists():
             return read_npy(path)
-    values = np.stack([scaled_logits_row(signals, row, temperature) for row in range(len(signals))])
+    values = np.empty((len(signals), *signals.outputs[0].shape[:2]))
+    for row, result in enumerate(values):
+        result[:] = scaled_logits_row(signals, row, temperature)
     if path is not None:
         write_npy(path, values)
     return values
 
 
+def log_probability(phi: Floats) -> Floats:
+    """log p_y = −softplus(−φ), elementwise, to the last digit on both ends."""
+    return np.asarray(np.minimum(phi, 0.0) - np.log1p(np.exp(-np.abs(phi))))
+
+
 def loss(phi: Floats) -> Floats:
-    """Cross-entropy −log p_y = softplus(−φ), elementwise."""
-    return np.logaddexp(0.0, -phi)
+    """Cross-entropy −log p_y, elementwise."""
+    return -log_probability(phi)
+
+
+def probability(phi: Floats) -> Floats:
+    """p_y = 1/(1 + exp(−φ)), elementwise."""
+    return np.exp(log_probability(phi))
 
 
 def correct_row(signals: Signals, row: int) -> NDArray[np.bool_]:
@@ -164,41 +201,75 @@ def correct_row(signals: Signals, row: int) -> NDArray[np.bool_]:
     return np.asarray(source.argmax(axis=2) == signals.labels[:, None])
 
 
-def log_probabilities_row(signals: Signals, row: int) -> Floats:
-    """log p of one model over all classes, ``(N, Q, K)``."""
+@dataclass(frozen=True, eq=False)
+class _Distribution:
+    """p, log p and log(1 − p) of every class ``(K, n, Q)``, none of which loses the smallest of them."""
+
+    where: slice
+    label: NDArray[np.int64]
+    top: NDArray[np.int64]
+    p: Floats
+    log_p: Floats
+    log_rest: Floats
+
+    def of(self, values: Floats, index: NDArray[np.int64]) -> Floats:
+        """The entries ``(n, Q)`` of the classes at ``index``."""
+        return np.asarray(np.take_along_axis(values, index[None], axis=0)[0])
+
+
+def _distributions(signals: Signals, row: int) -> Iterator[_Distribution]:
     _needs_scores(signals)
-    values = outputs_row(signals, row)
-    if signals.kind == "probabilities":
-        return np.log(np.maximum(values, resolution(signals)))
-    return np.asarray(values - logsumexp(values, axis=2, keepdims=True))
+    floor = resolution(signals) if signals.kind == "probabilities" else 0.0
+    for where, values, label in _pieces(signals, row):
+        index = np.array(np.broadcast_to(label[:, None], values.shape[1:]))
+        top = values.argmax(axis=0)
+        if signals.kind == "probabilities":
+            others = values.copy()
+            _split(others, top, 0.0)
+            # 1 − p as the sum of the others, as in φ; only at the highest class would the difference lose digits.
+            rest = values.sum(axis=0) - values
+            np.put_along_axis(rest, top[None], others.sum(axis=0)[None], axis=0)
+            log_p, log_rest = (np.log(np.where(part > 0, part, floor)) for part in (values, rest))
+            yield _Distribution(where, index, top, values, log_p, log_rest)
+            continue
+        others = values.copy()
+        own = _split(others, top, -np.inf)
+        odds = own - _log_sum(others)
+        log_top = -np.logaddexp(0.0, -odds)
+        log_p = values - own + log_top
+        p = np.exp(log_p)
+        np.put_along_axis(p, top[None], 0.0, axis=0)
+        log_rest = np.log1p(-p)
+        np.put_along_axis(log_rest, top[None], -np.logaddexp(0.0, odds)[None], axis=0)
+        np.put_along_axis(p, top[None], np.exp(log_top)[None], axis=0)
+        yield _Distribution(where, index, top, p, log_p, log_rest)
 
 
 def confidence_row(signals: Signals, row: int) -> Floats:
     """log of the highest class probability against all others, ``(N, Q)``: max p on a scale that never saturates."""
-    log_p = log_probabilities_row(signals, row)
-    top = log_p.argmax(axis=2)[:, :, None]
-    own: Floats = np.take_along_axis(log_p, top, axis=2)[:, :, 0]
-    np.put_along_axis(log_p, top, -np.inf, axis=2)
-    return np.asarray(own - logsumexp(log_p, axis=2))
+    result = np.empty(signals.outputs[row].shape[:2])
+    for d in _distributions(signals, row):
+        result[d.where] = d.of(d.log_p, d.top) - d.of(d.log_rest, d.top)
+    return result
 
 
 def entropy_row(signals: Signals, row: int) -> Floats:
     """Shannon entropy of the predicted distribution in nats, ``(N, Q)``."""
-    return np.asarray(entr(np.exp(log_probabilities_row(signals, row))).sum(axis=2))
+    result = np.empty(signals.outputs[row].shape[:2])
+    for d in _distributions(signals, row):
+        result[d.where] = -(d.p * d.log_p).sum(axis=0)
+    return result
 
 
 def modified_entropy_row(signals: Signals, row: int) -> Floats:
     """Modified entropy, ``(N, Q)``: −(1−p_y) log p_y − Σ_{k≠y} p_k log(1−p_k) (Song & Mittal 2021, eq. 7)."""
-    log_p = log_probabilities_row(signals, row)
-    p = np.exp(log_p)
-    index = signals.labels[:, None, None]
-    own_log = np.take_along_axis(log_p, index, axis=2)[:, :, 0]
-    phi = scaled_logits_row(signals, row)
-    # 1 − p_k from the other classes' sum would cost K² work; log1p is exact unless p_k is 1, which the
-    # clip at the spacing of float64 keeps finite (such a record is misclassified with certainty).
-    others = -p * np.log1p(-np.minimum(p, 1 - np.finfo(np.float64).eps))
-    np.put_along_axis(others, index, 0.0, axis=2)
-    return np.asarray(np.exp(-np.logaddexp(0.0, phi)) * -own_log + others.sum(axis=2))
+    result = np.empty(signals.outputs[row].shape[:2])
+    for d in _distributions(signals, row):
+        own = -np.exp(d.of(d.log_rest, d.label)) * d.of(d.log_p, d.label)
+        others = d.p * d.log_rest
+        np.put_along_axis(others, d.label[None], 0.0, axis=0)
+        result[d.where] = own - others.sum(axis=0)
+    return result
 
 
 def _needs_scores(signals: Signals) -> None:

@@ -56,7 +56,7 @@ def load_signals(path: str | Path) -> Signals:
     least, most = (2, 3) if given[0] == "predicted_labels" else (3, 4)
     if not least <= outputs.ndim <= most:
         raise SignalsError(
-            f"{given[0]} with {least} or {most} axes (models, records{', queries' if most == 3 else '[, queries], classes'})",
+            f"{given[0]} with {least} or {most} axes (models, records[, queries]{', classes' if most == 4 else ''})",
             f"shape {outputs.shape}",
             "Add the missing axis: a single model needs a first axis of length 1.",
         )
@@ -77,14 +77,32 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         raise SignalsError(f"a file {path}", "no such file" if not path.exists() else "a folder", "Check the path.")
     if path.stat().st_size == 0:
         raise SignalsError(f"an .npz file at {path}", "an empty file", fix)
+    with path.open("rb") as file:
+        start = file.read(6)
+    if not start.startswith(b"PK"):
+        # Whatever it is, asking NumPy could only end in an offer to unpickle it.
+        raise SignalsError(
+            f"an .npz file at {path}", "a single array (.npy)" if start == b"\x93NUMPY" else "another kind of file", fix
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise SignalsError(f"an .npz file at {path}", "a single array (.npy)", fix)
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+            arrays = {name: archive[name] for name in archive.files}
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+        KeyError,
+    ) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "pickle" in said.lower():
+        if "pickle" in said.lower() or "object array" in said.lower():
             said = "pickled Python objects, which are never loaded because they can run code"
             fix = "Save plain numbers and strings: arrays of one type, not of objects."
         raise SignalsError(f"a whole .npz file of numbers and strings at {path}", said, fix) from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise SignalsError(f"arrays alone in {path}", f"{name!r}, which is none", fix)
+    return arrays

@@ -3,20 +3,27 @@
 Every row of a pool can be target. Leaving the target out of a design in which every record is in the same
 number of models would give its membership away by counting: a member of the target is in one reference
 fewer than a non-member. So, in such a design, one more model that disagrees with the target about the record
-is left out with it: its complementary twin where there is one, else the next row of opposite membership.
+is left out with it: its complementary twin where there is one, else one drawn at random for each record among
+those of opposite membership. Then what is left has the same distribution for members and non-members. (A
+rule that goes by position, such as "the next row", balances the counts and still tells: a row near the target
+that is IN could only stay if the target is IN too, so that a pool whose models differ in quality alarms.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memberscope.signals.derive import scaled_logits
+from memberscope.signals.derive import loss, probability, scaled_logits
 from memberscope.types import Signals
 
 Floats = NDArray[np.float64]
+
+# Any fixed number: the same signals give the same scores.
+_SEED = 20_260_312
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,21 +62,45 @@ def design(signals: Signals) -> Design:
 
 
 def partner(signals: Signals, target: int) -> NDArray[np.int64] | None:
-    """The row left out with ``target`` for each record, ``(N,)``, or None where counts give nothing away."""
+    """The row left out with ``target`` for each record, ``(N,)``, or None where counts give nothing away.
+
+    A population record, which is in no model, has none: −1.
+    """
     plan = design(signals)
-    if plan.twin[target] >= 0:
-        return np.full(signals.records, plan.twin[target])
-    if not plan.balanced or len(signals) < 3:
+    if plan.twin[target] < 0 and not plan.balanced:
         return None
-    members = signals.members
-    result = np.full(signals.records, -1, np.int64)
-    for step in range(1, len(signals)):
-        row = (target + step) % len(signals)
-        take = (result < 0) & (members[row] != members[target])
-        result[take] = row
-    # A population record is in no model; any row will do, for members and non-members do not differ there.
-    result[result < 0] = (target + 1) % len(signals)
-    return result
+    if plan.twin[target] >= 0:
+        return np.where(signals.population, -1, plan.twin[target])
+    rows, ones = _sides(signals)
+    member = signals.members[target]
+    draw = np.random.default_rng([_SEED, target]).random(signals.records)[by_id(signals)[1]]
+    # The first `ones` rows of a column are IN; a member needs one of the rest.
+    place = np.where(member, ones + (draw * (len(rows) - ones)).astype(np.int64), (draw * ones).astype(np.int64))
+    return np.where(signals.population, -1, rows[place, np.arange(signals.records)])
+
+
+def _sides(signals: Signals) -> tuple[NDArray[np.int64], int]:
+    """Rows without a twin, ``(M', N)``, for each record those that trained on it first; and how many did."""
+    key = ("sides",)
+    if key not in signals.cache:
+        single = np.flatnonzero(design(signals).twin < 0)
+        members = signals.members[single]
+        rows = single.astype(np.int32)[np.argsort(~members, axis=0, kind="stable")]
+        signals.cache[key] = rows, int(members[:, ~signals.population][:, 0].sum())
+    rows, ones = signals.cache[key]
+    return rows, ones
+
+
+def by_id(signals: Signals) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Records in the order of their ids, and each record's place in it: what is drawn for a record follows its id."""
+    key = ("by id",)
+    if key not in signals.cache:
+        order = np.argsort(signals.ids)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        signals.cache[key] = order, place
+    order, place = signals.cache[key]
+    return order, place
 
 
 def reference_rows(signals: Signals, target: int) -> NDArray[np.int64]:
@@ -79,13 +110,19 @@ def reference_rows(signals: Signals, target: int) -> NDArray[np.int64]:
     return np.flatnonzero(keep)
 
 
-def usable(signals: Signals, target: int) -> NDArray[np.bool_]:
-    """Which model may speak about which record, ``(M, N)``: all but the target and its partner."""
-    result = np.ones(signals.members.shape, np.bool_)
+def usable(signals: Signals, target: int, records: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+    """Which model may speak about which record, ``(M, N)``: all but the target and its partner.
+
+    With ``records`` only the columns of these.
+    """
+    columns = np.arange(signals.records) if records is None else records
+    result = np.ones((len(signals), len(columns)), np.bool_)
     result[target] = False
     left_out = partner(signals, target)
     if left_out is not None:
-        result[left_out, np.arange(signals.records)] = False
+        rows = left_out[columns]
+        chosen = np.flatnonzero(rows >= 0)
+        result[rows[chosen], chosen] = False
     return result
 
 
@@ -107,81 +144,149 @@ class Moments:
     var_out: Floats
 
 
-def moments(signals: Signals, target: int, scale: str = "phi", temperature: float = 1.0) -> Moments:
-    """Moments over the references of ``target``, from running moments over all rows: O(N) a target.
+def moments(signals: Signals, target: int) -> Moments:
+    """Moments of φ over the references of ``target``, from running moments over all rows: O(N) a target."""
+    pair = _pair(signals, target)
+    held: tuple[frozenset[int], Moments] | None = signals.cache.get("moments of a pair")
+    if held is not None and held[0] == pair:
+        return held[1]
+    phi = scaled_logits(signals)
+    key = ("moments",)
+    if key not in signals.cache:
+        signals.cache[key] = [_moments_of_all(phi, side) for side in (signals.members, ~signals.members)]
+    result: list[Floats] = []
+    for (count, mean, squares), (value, where) in zip(signals.cache[key], _leaving(signals, target, phi), strict=True):
+        fewer = count - (1.0 if where is None else where)
+        # Welford's update run backwards.
+        delta = value - mean
+        new_mean = mean - delta / np.maximum(fewer, 1)[:, None]
+        new_squares = squares - delta * (value - new_mean)
+        # What is left of equal answers beside an unequal one that leaves is rounding, not variance.
+        new_squares[new_squares <= 1e-12 * squares] = 0.0
+        if where is not None:
+            new_mean = np.where(where[:, None], new_mean, mean)
+            new_squares = np.where(where[:, None], new_squares, squares)
+        new_squares /= np.maximum(fewer - 1, 1)[:, None]
+        result += [fewer, _nan_below(new_mean, fewer, 1), _nan_below(new_squares, fewer, 2)]
+    moments_ = Moments(*_frozen(result))
+    signals.cache["moments of a pair"] = pair, moments_
+    return moments_
+
+
+def _pair(signals: Signals, target: int) -> frozenset[int]:
+    """A target and its twin: they have the same references, and most often come one after the other."""
+    return frozenset({target, int(design(signals).twin[target])} - {-1})
+
+
+def _frozen(arrays: list[Floats]) -> list[Floats]:
+    """The arrays, no longer writable, since more than one attack will read them."""
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """Count ``(N,)`` and mean ``(N, Q)`` over the models that did / did not train on each record, NaN without any."""
+
+    n_in: Floats
+    mean_in: Floats
+    n_out: Floats
+    mean_out: Floats
+
+
+_SCALES: dict[str, Callable[[Floats], Floats]] = {"p": probability, "loss": loss}
+
+
+def means(signals: Signals, target: int, scale: str, temperature: float = 1.0) -> Means:
+    """Means of a positive quantity over the references of ``target``, from sums over all rows: O(N) a target.
 
     Args:
         signals: the pool's outputs.
         target: the row left out (with its partner).
-        scale: ``"phi"`` scaled logit, ``"p"`` probability of the label, ``"loss"`` cross-entropy.
+        scale: ``"p"`` probability of the label, ``"loss"`` cross-entropy.
         temperature: divides the logits.
     """
-    values = values_of(signals, scale, temperature)
-    key = ("moments", scale, float(temperature))
-    if key not in signals.cache:
-        members = signals.members
-        signals.cache[key] = (_sums(values, members), _sums(values, ~members))
-    total_in, total_out = signals.cache[key]
-    left_out = partner(signals, target)
-    rows = [np.full(signals.records, target)] + ([] if left_out is None else [left_out])
-    for row in rows:
-        value = np.take_along_axis(values, row[None, :, None], axis=0)[0]
-        member = signals.members[row, np.arange(signals.records)]
-        total_in = _remove(total_in, value, member)
-        total_out = _remove(total_out, value, ~member)
-    return Moments(*_finish(total_in), *_finish(total_out))
-
-
-def values_of(signals: Signals, scale: str, temperature: float = 1.0) -> Floats:
-    """φ, p_y or loss of every model, ``(M, N, Q)``, cached."""
-    if scale == "phi":
-        return scaled_logits(signals, temperature)
     key = (scale, float(temperature))
-    if key not in signals.cache:
-        phi = scaled_logits(signals, temperature)
-        if scale == "p":
-            from scipy.special import expit
+    pair = _pair(signals, target), key
+    held: tuple[tuple[frozenset[int], tuple[str, float]], Means] | None = signals.cache.get("means of a pair")
+    if held is not None and held[0] == pair:
+        return held[1]
+    phi, of = scaled_logits(signals, temperature), _SCALES[scale]
+    if ("sums", *key) not in signals.cache:
+        signals.cache["sums", *key] = _sums_of_all(phi, (signals.members, ~signals.members), of)
+    result: list[Floats] = []
+    for (count, total), (leaving, where), is_in in zip(
+        signals.cache["sums", *key], _leaving(signals, target, phi), (True, False), strict=True
+    ):
+        value = of(leaving)
+        if where is not None:
+            value *= where[:, None]
+        fewer, rest = count - (1.0 if where is None else where), total - value
+        lost = np.flatnonzero((rest < LOST * value).any(axis=1) & (fewer > 0))
+        if len(lost):
+            chosen = usable(signals, target, lost) & (signals.members[:, lost] == is_in)
+            rest[lost] = (of(phi[:, lost]) * chosen[:, :, None]).sum(axis=0)
+        rest /= np.maximum(fewer, 1)[:, None]
+        result += [fewer, _nan_below(rest, fewer, 1)]
+    means_ = Means(*_frozen(result))
+    signals.cache["means of a pair"] = pair, means_
+    return means_
 
-            signals.cache[key] = expit(phi)
-        elif scale == "loss":
-            signals.cache[key] = np.logaddexp(0.0, -phi)
-        else:
-            raise ValueError(f"unknown scale {scale!r}")
-    values: Floats = signals.cache[key]
-    return values
+
+# A sum that drops below this share of what was taken from it has lost its digits and is formed anew.
+LOST = 1e-5
+
+_Leaving = tuple[Floats, NDArray[np.bool_] | None]
 
 
-_Sums = tuple[Floats, Floats, Floats]
+def _leaving(signals: Signals, target: int, values: Floats) -> tuple[_Leaving, _Leaving]:
+    """The value ``(N, Q)`` that leaves the IN and the OUT side of a record, and where one does (None: everywhere)."""
+    own, member = values[target], signals.members[target]
+    left_out = partner(signals, target)
+    if left_out is None:
+        return (own, member), (own, ~member)
+    # The partner is IN exactly where the target is OUT, so that one value leaves each side; a population
+    # record loses the target alone.
+    twin = design(signals).twin[target]
+    other = values[twin] if twin >= 0 else np.take_along_axis(values, left_out[None, :, None], axis=0)[0]
+    audited = ~signals.population if signals.population.any() else None
+    trained = member[:, None]
+    return (np.where(trained, own, other), audited), (np.where(trained, other, own), None)
 
 
-def _sums(values: Floats, where: NDArray[np.bool_]) -> _Sums:
+def _moments_of_all(values: Floats, where: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
     """Count (N,), mean (N, Q) and sum of squared deviations (N, Q) over the rows chosen by ``where``."""
     count = where.sum(axis=0).astype(np.float64)
-    safe = np.maximum(count, 1)[:, None]
     mean = np.zeros(values.shape[1:])
     for row, chosen in zip(values, where, strict=True):
-        mean += np.where(chosen[:, None], row, 0.0)
-    mean /= safe
+        mean += row * chosen[:, None]
+    mean /= np.maximum(count, 1)[:, None]
     # Two passes: deviations from the mean itself, so that a later subtraction loses nothing.
     squares = np.zeros(values.shape[1:])
     for row, chosen in zip(values, where, strict=True):
-        squares += np.where(chosen[:, None], row - mean, 0.0) ** 2
+        deviation = (row - mean) * chosen[:, None]
+        deviation *= deviation
+        squares += deviation
+    squares[squares <= 1e-26 * np.maximum(mean**2, 1) * count[:, None]] = 0.0
     return count, mean, squares
 
 
-def _remove(sums: _Sums, value: Floats, where: NDArray[np.bool_]) -> _Sums:
-    """Sums without one value a record, where it was counted (Welford's update run backwards)."""
-    count, mean, squares = sums
-    fewer = count - where
-    gone = where[:, None]
-    delta = value - mean
-    new_mean = np.where(gone, mean - delta / np.maximum(fewer, 1)[:, None], mean)
-    new_squares = np.where(gone, squares - delta * (value - new_mean), squares)
-    return fewer, new_mean, np.maximum(new_squares, 0.0)
+def _sums_of_all(
+    phi: Floats, sides: tuple[NDArray[np.bool_], ...], of: Callable[[Floats], Floats]
+) -> list[tuple[Floats, Floats]]:
+    """Count (N,) and sum (N, Q) over the rows of each side."""
+    sums = [np.zeros(phi.shape[1:]) for _ in sides]
+    for row in range(len(phi)):
+        value = of(phi[row])
+        for total, side in zip(sums, sides, strict=True):
+            total += value * side[row][:, None]
+    return [(side.sum(axis=0).astype(np.float64), total) for side, total in zip(sides, sums, strict=True)]
 
 
-def _finish(sums: _Sums) -> _Sums:
-    count, mean, squares = sums
-    some, several = (count > 0)[:, None], (count > 1)[:, None]
-    mean = np.where(some, mean, np.nan)
-    return count, mean, np.where(several, squares / np.maximum(count - 1, 1)[:, None], np.nan)
+def _nan_below(values: Floats, count: Floats, least: int) -> Floats:
+    """``values`` with NaN where fewer than ``least`` models speak; overwrites them."""
+    few = count < least
+    if few.any():
+        values[few] = np.nan
+    return values

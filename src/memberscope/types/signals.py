@@ -18,8 +18,8 @@ from memberscope.types.pool import check_members
 
 Kind = Literal["logits", "probabilities", "labels"]
 
-# A float32 softmax of a thousand classes sums to 1 within about 1e-6; rounding to d digits adds K/2 of
-# the last one. Anything further off is not a distribution.
+# A float32 softmax of a thousand classes sums to 1 within about 1e-6; anything further off is not a distribution,
+# unless every probability was rounded by itself.
 SUM_TOLERANCE = 1e-3
 
 
@@ -145,7 +145,7 @@ class Signals:
                 )
             if self.kind == "probabilities":
                 total = part.sum(axis=2, dtype=np.float64)
-                allowed = SUM_TOLERANCE if part.shape[2] > 1 else np.inf
+                allowed = self._sum_tolerance if part.shape[2] > 1 else np.inf
                 if part.min() < 0 or part.max() > 1 + SUM_TOLERANCE or np.abs(total - 1).max() > allowed:
                     raise SignalsError(
                         "probabilities in [0, 1] that sum to 1",
@@ -186,6 +186,12 @@ class Signals:
                 # Hard 0/1 outputs of a well-trained model are saturated, not rounded, if any value differs.
                 return digits
         return None
+
+    @cached_property
+    def _sum_tolerance(self) -> float:
+        """How far a sum may be from 1: K roundings of at most half the last decimal each add up."""
+        rounding = 0.0 if self.digits is None else 0.5 * 10.0**-self.digits * self.outputs[0].shape[2]
+        return SUM_TOLERANCE + rounding
 
     @property
     def access(self) -> Access:

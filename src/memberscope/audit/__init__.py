@@ -1,0 +1,268 @@
+"""Signals to findings: the whole audit, to be read as its table of contents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from memberscope.analysis.exposed import Evidence, evidence, exposed_records
+from memberscope.attacks import ATTACKS, Attack
+from memberscope.audit.breakdown import accuracy_figures, class_rows, curves, group_rows, histograms
+from memberscope.audit.plan import checked_targets, chosen_attacks
+from memberscope.audit.wording import headline, limits, summary, threat_model
+from memberscope.data.checks import check_inputs
+from memberscope.errors import SignalsError
+from memberscope.progress import progress
+from memberscope.signals.checks import check_signals
+from memberscope.signals.references import design, reference_rows
+from memberscope.statistics.measure import Measured, Measurement
+from memberscope.statistics.verdict import judge, overall
+from memberscope.types import (
+    AttackResult,
+    CheckResult,
+    Dataset,
+    Findings,
+    Gate,
+    NotRun,
+    Scores,
+    Signals,
+)
+
+# The figure that ranks attacks and heads the report.
+HEADLINE_FPR = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """What an audit found, with the scores behind it.
+
+    Args:
+        findings: the findings document.
+        scores: every attack's scores by name.
+        evidence: per-record p-values and flags; None if no attack could run.
+    """
+
+    findings: Findings
+    scores: dict[str, Scores]
+    evidence: Evidence | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to audit and how; everything has a default.
+
+    Args:
+        name: what the report calls the audit.
+        targets: rows to audit; all when None.
+        attacks: attacks to run; every one that the access and the references allow when None.
+        gates: limits to hold the result against.
+        seed: draws folds and bootstraps; the same plan and seed give the same findings.
+        facts: entries for the findings' ``data``, ``model``, ``cost`` and ``run``.
+    """
+
+    name: str = "audit"
+    targets: Sequence[int] | None = None
+    attacks: Sequence[str | Attack] | None = None
+    gates: Sequence[Gate] = ()
+    seed: int = 0
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def examine(
+    signals: Signals, plan: Plan | None = None, *, dataset: Dataset | None = None, quiet: bool = True
+) -> Examination:
+    """Audit the targets of ``signals`` with every attack that can run.
+
+    Args:
+        signals: outputs of the targets and of their references.
+        plan: what to audit.
+        dataset: the records, for checks of the split and for names; its order is the signals' order.
+        quiet: show no progress.
+
+    Raises:
+        SignalsError: a target does not exist, the data set does not fit the signals, or no attack can run.
+        ConfigError: an attack or a gate is unknown.
+    """
+    plan = plan or Plan()
+    targets = checked_targets(signals, plan.targets)
+    attacks = chosen_attacks(plan.attacks)
+    _check_same_records(signals, dataset)
+    class_names = _class_names(signals, dataset)
+
+    checks = _checks(signals, targets, dataset, plan.seed)
+    scores, not_run = _score(signals, targets, attacks, plan.seed, quiet)
+    twins = design(signals).twin
+    measurements = {name: Measurement(found, twins, plan.seed) for name, found in scores.items()}
+    pooled = {name: measurement.pooled for name, measurement in measurements.items()}
+    gates = [judge(gate, pooled) for gate in plan.gates]
+    strongest = _strongest(pooled)
+    proof = evidence(scores)
+    records = (
+        exposed_records(signals, scores[proof.attack], proof, measurements[proof.attack].clusters, class_names)
+        if proof
+        else None
+    )
+    accuracy = accuracy_figures(signals, targets, measurements[strongest].clusters)
+    references = {target: len(reference_rows(signals, target)) for target in targets}
+    results = [
+        result
+        for attack in attacks
+        if attack.name in scores
+        for result in _results(attack, signals, measurements[attack.name], references)
+    ]
+    verdict = overall(gates)
+    facts = {key: dict(value) for key, value in plan.facts.items()}
+    audited = ~signals.population
+    findings = Findings(
+        name=plan.name,
+        verdict=verdict,
+        headline=headline(strongest, pooled, len(targets)),
+        summary=summary(strongest, pooled, accuracy, gates, not_run, checks, records),
+        data={
+            "name": dataset.name if dataset else plan.name,
+            "kind": dataset.kind if dataset else "unknown",
+            "records": signals.records,
+            "classes": signals.classes,
+            "class_names": list(class_names),
+            "fingerprint": dataset.fingerprint if dataset else signals.fingerprint,
+        }
+        | facts.get("data", {}),
+        model=dict(accuracy) | facts.get("model", {}),
+        populations={
+            "models": len(signals),
+            "targets": len(targets),
+            "references": max(references.values()),
+            "audit_records": int(audited.sum()),
+            "members": round(float(np.mean([signals.members[t].sum() for t in targets]))),
+            "non_members": round(float(np.mean([(audited & ~signals.members[t]).sum() for t in targets]))),
+            "population": int(signals.population.sum()),
+            "queries": signals.queries,
+        },
+        threat_model=threat_model(signals, max(references.values())),
+        checks=checks,
+        attacks=results,
+        not_run=not_run,
+        strongest=strongest,
+        gates=gates,
+        curves=curves(measurements, strongest),
+        histograms=histograms(scores, strongest),
+        classes=class_rows(signals, measurements[strongest], targets, class_names),
+        groups=group_rows(signals, measurements[strongest], targets, dataset),
+        records=records,
+        limits=limits(signals, targets, not_run, references),
+        cost={"queries": signals.queries * signals.records * len(targets)} | facts.get("cost", {}),
+        run={"seed": plan.seed} | facts.get("run", {}),
+    )
+    return Examination(findings, scores, proof)
+
+
+def _checks(signals: Signals, targets: Sequence[int], dataset: Dataset | None, seed: int) -> list[CheckResult]:
+    checks = check_signals(signals, targets)
+    if dataset is None:
+        from memberscope.signals.checks import result
+
+        unknown = "Not checked: the records themselves were not given, only the model's outputs."
+        return [result(code, "info", unknown) for code in ("MS001", "MS002", "MS003", "MS004")] + checks
+    audited = np.flatnonzero(~signals.population)
+    # One target stands for all: a pool draws every target's membership the same way.
+    members = signals.members[targets[0]][audited]
+    shown = dataset if len(audited) == len(dataset) else dataset.take(audited)
+    return sorted(check_inputs(shown, members, np.random.default_rng([seed, 3])) + checks, key=lambda check: check.code)
+
+
+def _score(
+    signals: Signals, targets: tuple[int, ...], attacks: Sequence[Attack], seed: int, quiet: bool
+) -> tuple[dict[str, Scores], list[NotRun]]:
+    """Every attack's scores on every target; an attack that lacks something on any target is not run."""
+    scores: dict[str, Scores] = {}
+    not_run: list[NotRun] = []
+    members = signals.members[list(targets)] & ~signals.population
+    with progress("attacks", len(attacks), quiet=quiet) as show:
+        for done, attack in enumerate(attacks, 1):
+            reason = next((reason for target in targets if (reason := attack.lacks(signals, target))), "")
+            values = None
+            if not reason:
+                number = [kind.name for kind in ATTACKS].index(attack.name) if type(attack) in ATTACKS else len(ATTACKS)
+                values = np.stack(
+                    [attack(signals, target, np.random.default_rng([seed, 4, number, target])) for target in targets]
+                )
+                reason = _too_few_scored(signals, values)
+            if reason or values is None:
+                not_run.append(NotRun(name=attack.name, reason=reason))
+            else:
+                scores[attack.name] = Scores(attack.name, values, members, targets)
+            show(done, attack.name)
+    if not scores:
+        raise SignalsError(
+            "at least one attack that can run",
+            "; ".join(f"{missing.name}: {missing.reason}" for missing in not_run),
+            "Give more access or more reference models, or choose other attacks.",
+        )
+    return scores, not_run
+
+
+def _too_few_scored(signals: Signals, values: np.ndarray[Any, Any]) -> str:
+    """A reason not to report an attack that could score fewer than nine records in ten."""
+    scored = ~np.isnan(values[:, ~signals.population])
+    if scored.mean() >= 0.9:
+        return ""
+    bad = ~np.isnan(values) | signals.population
+    example = str(signals.ids[int(np.argmin(bad.mean(axis=0)))])
+    return (
+        f"only {scored.mean():.0%} of the records are IN and OUT in enough references to be scored "
+        f"(not, for example, {example!r}): use complementary pairs or more references"
+    )
+
+
+def _results(
+    attack: Attack, signals: Signals, measurement: Measurement, references: Mapping[int, int]
+) -> list[AttackResult]:
+    def one(target: Any, measured: Measured, count: int, scored: int, pooled: bool) -> AttackResult:
+        return AttackResult(
+            name=attack.name,
+            target=target,
+            references=count,
+            access=attack.access.label,
+            records_scored=scored,
+            auc=measured.auc.figure(),
+            advantage=measured.advantage.figure(),
+            tpr_at_fpr={f"{fpr:g}": estimate.figure() for fpr, estimate in measured.tpr.items()},
+            operating_point=measurement.operating_point if pooled else None,
+            parameters=dict(attack.parameters()) if pooled else {},
+        )
+
+    scored = (~np.isnan(measurement.scores.values)).sum(axis=1)
+    rows = [one("all", measurement.pooled, max(references.values()), int(scored.sum()), True)]
+    for position, target in enumerate(measurement.scores.targets):
+        rows.append(one(target, measurement.targets[position], references[target], int(scored[position]), False))
+    return rows
+
+
+def _strongest(pooled: Mapping[str, Measured]) -> str:
+    """The attack with the highest lower bound of the TPR at 1 %, or of the AUC where no TPR can be measured."""
+
+    def low(measured: Measured, metric: str) -> float:
+        estimate = measured.estimate(metric, HEADLINE_FPR)
+        return -1.0 if estimate.value is None else estimate.interval(0.95)[0]
+
+    metric = "tpr" if any(m.tpr[HEADLINE_FPR].value is not None for m in pooled.values()) else "auc"
+    return max(pooled, key=lambda name: (low(pooled[name], metric), low(pooled[name], "auc")))
+
+
+def _check_same_records(signals: Signals, dataset: Dataset | None) -> None:
+    if dataset is None:
+        return
+    if len(dataset) != signals.records or (dataset.ids != signals.ids).any():
+        raise SignalsError(
+            f"the data set that the signals were collected on, {signals.records} records in the same order",
+            f"{len(dataset)} records" + (" with other ids" if len(dataset) == signals.records else ""),
+            "Pass the same data set to collect and to audit.",
+        )
+
+
+def _class_names(signals: Signals, dataset: Dataset | None) -> tuple[str, ...]:
+    names = dataset.class_names if dataset else signals.class_names
+    return names if len(names) >= signals.classes else tuple(str(k) for k in range(signals.classes))

@@ -1,0 +1,41 @@
+"""The command. Nothing heavy is imported before a command needs it: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its status.
+
+    0 pass or no gate, 1 a gate failed, 2 wrong use or failure, 3 inconclusive; 130 stopped by Ctrl-C.
+    """
+    from memberscope.cli.app import app
+    from memberscope.errors import MemberscopeError
+
+    try:
+        app(args=arguments, standalone_mode=True)
+    except MemberscopeError as error:
+        print(
+            f"memberscope: expected {error.expected}\n  got: {error.got}\n  do this: {error.fix}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("memberscope: stopped; start the same command again to go on where it stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (for example `| head`): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("MEMBERSCOPE_DEBUG"):
+            raise
+        print(
+            f"memberscope: an internal error, which is a bug of memberscope: {type(error).__name__}: {error}\n"
+            "  do this: run again with MEMBERSCOPE_DEBUG=1 and report what it prints",
+            file=sys.stderr,
+        )
+        sys.exit(2)

@@ -1,0 +1,166 @@
+"""Commands and their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="memberscope",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Find out which training records a machine-learning model gives away, with statistics that hold.",
+    epilog="Exit status: 0 pass or no gate, 1 a gate failed, 2 wrong use or failure, 3 inconclusive.",
+)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch and describe data sets.")
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from memberscope import __version__
+
+        typer.echo(f"memberscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Audit small image models on embedded data, from training to report, in about two minutes.
+
+    Example: memberscope demo --out runs/demo
+    """
+    from memberscope.cli.show import finish, run_demo
+
+    finish(run_demo(out, quiet=quiet), out, json=json)
+
+
+@app.command()
+def audit(
+    config: Annotated[Path | None, typer.Argument(help="Configuration, a YAML file.", show_default=False)] = None,
+    signals: Annotated[
+        Path | None, typer.Option(help="Saved outputs (.npz) instead of a configuration.", show_default=False)
+    ] = None,
+    target: Annotated[
+        list[int] | None, typer.Option("--target", help="Row to audit; may be repeated. Default: all rows.")
+    ] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option("--attack", help="Attack to run; may be repeated. Default: all that can run.")
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(help="Limit to keep, for example 'tpr@0.01<0.05', 'auc<0.6' or 'lira_online:auc<0.6'."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn at random.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that train; default: one a core.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where the data of the configuration lie.", show_default=False)
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Audit models: train a pool as a configuration says, or judge saved outputs.
+
+    \b
+    Examples:
+      memberscope audit examples/demo.yaml
+      memberscope audit --signals outputs.npz --target 0 --gate 'tpr@0.01<0.05'
+      memberscope audit --signals outputs.npz --json > findings.json
+    """
+    from memberscope.cli.show import finish, run_audit
+
+    findings, folder = run_audit(
+        config,
+        signals,
+        targets=target,
+        attacks=attack,
+        gates=gate or [],
+        out=out,
+        seed=seed,
+        workers=workers,
+        data=data,
+        write=not json or out is not None,
+        quiet=quiet,
+    )
+    finish(findings, folder, json=json)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+    """Write a run's report again, without computing anything anew.
+
+    Example: memberscope report runs/demo
+    """
+    from memberscope.run import report as write
+
+    typer.echo(str(write(run)))
+
+
+@app.command()
+def attacks(json: Json = False) -> None:
+    """List the attacks: what each needs, and where it is from.
+
+    Example: memberscope attacks
+    """
+    from memberscope.cli.show import list_attacks
+
+    list_attacks(json=json)
+
+
+@data_app.command("list")
+def data_list(json: Json = False) -> None:
+    """List the known data sets and whether they are here.
+
+    Example: memberscope data list
+    """
+    from memberscope.cli.show import list_data
+
+    list_data(json=json)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A data set of 'memberscope data list'.")], quiet: Quiet = False
+) -> None:
+    """Download a data set's official archive: resumed, checked, placed whole or not at all.
+
+    Example: memberscope data fetch cifar10
+    """
+    from memberscope.data import fetch
+
+    typer.echo(str(fetch(name, quiet=quiet)))
+
+
+@data_app.command("info")
+def data_info(
+    name: Annotated[str, typer.Argument(help="A known data set, or a file or folder of yours.")], json: Json = False
+) -> None:
+    """Describe a data set.
+
+    Example: memberscope data info digits
+    """
+    from memberscope.cli.show import show_info
+
+    show_info(name, json=json)

@@ -1,0 +1,203 @@
+"""What the commands do and print: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json as json_module
+import re
+import sys
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from memberscope.errors import ConfigError
+from memberscope.types import Figure, Findings, Gate
+
+EXIT = {"pass": 0, "no_gate": 0, "fail": 1, "inconclusive": 3}
+
+_GATE = re.compile(r"^(?:(?P<attack>\w+):)?(?P<metric>tpr|auc|advantage)(?:@(?P<fpr>[\d.]+))?<(?P<limit>[\d.]+)$")
+
+
+def parse_gate(text: str) -> Gate:
+    """A gate from the command line.
+
+    >>> parse_gate("tpr@0.01<0.05").limit
+    0.05
+
+    Raises:
+        ConfigError: not of the form [ATTACK:]METRIC[@FPR]<LIMIT, or a value out of range.
+    """
+    found = _GATE.match(text.replace(" ", ""))
+    if not found:
+        raise ConfigError("a gate such as 'tpr@0.01<0.05' or 'auc<0.6'", repr(text), "Write it in that form.")
+    given = {key: value for key, value in found.groupdict().items() if value is not None}
+    try:
+        return Gate.model_validate(given)
+    except ValueError as error:
+        said = str(error).splitlines()[2].strip()
+        raise ConfigError(
+            "a gate with a limit in (0, 1) at a false-alarm rate of 0.1, 0.01 or 0.001", said, "Change it."
+        ) from error
+
+
+def run_demo(out: Path, *, quiet: bool) -> Findings:
+    """The demonstration's findings."""
+    from memberscope.run import audit
+
+    with as_file(files("memberscope.cli") / "demo.yaml") as path:
+        return audit(path, out=out, quiet=quiet)
+
+
+def run_audit(
+    config: Path | None,
+    signals: Path | None,
+    *,
+    targets: Sequence[int] | None,
+    attacks: Sequence[str] | None,
+    gates: Sequence[str],
+    out: Path | None,
+    seed: int | None,
+    workers: int | None,
+    data: Path | None,
+    write: bool,
+    quiet: bool,
+) -> tuple[Findings, Path | None]:
+    """Findings and the folder they were written to, None if nothing was written."""
+    from memberscope.config import AuditConfig
+    from memberscope.run import run
+
+    if (config is None) == (signals is None):
+        raise ConfigError(
+            "either a configuration or --signals",
+            "both" if config else "neither",
+            "Run 'memberscope audit CONFIG.yaml' or 'memberscope audit --signals FILE.npz'.",
+        )
+    base = Path()
+    if config is not None:
+        if config.suffix.lower() == ".npz":
+            raise ConfigError("a YAML configuration", str(config), f"Run 'memberscope audit --signals {config}'.")
+        read, base = AuditConfig.read(config), config.parent
+        values = read.model_dump()
+        values["name"] = values["name"] or config.stem
+    else:
+        assert signals is not None
+        values = {"signals": str(signals), "name": signals.stem}
+    limits = [parse_gate(text).model_dump() for text in gates]
+    values["gate"] = [*(values.get("gate") or []), *limits]
+    folder = out or (Path(values["out"]) if values.get("out") else Path("runs") / values["name"])
+    # Saved outputs need no folder; a pool is trained in one.
+    keep = write or config is not None
+    changes: dict[str, Any] = {
+        "out": str(folder) if keep else None,
+        "targets": list(targets) if targets else None,
+        "attacks": list(attacks) if attacks else None,
+        "seed": seed,
+        "workers": workers,
+    }
+    values |= {key: value for key, value in changes.items() if value is not None}
+    if data is not None:
+        if not values.get("data"):
+            raise ConfigError("--data with a configuration that has data", "none", "Leave --data out.")
+        values["data"]["path"] = str(data)
+    return run(AuditConfig.parse(values), base=base, quiet=quiet), folder if keep else None
+
+
+def finish(findings: Findings, folder: Path | None, *, json: bool) -> None:
+    """Print the findings and leave with the verdict's status."""
+    if json:
+        from memberscope.run import as_json
+
+        sys.stdout.write(as_json(findings))
+    else:
+        _summarise(findings)
+        if folder is not None:
+            typer.echo(f"\nReport: {folder / 'report.html'}")
+    raise typer.Exit(EXIT[findings.verdict])
+
+
+def _summarise(findings: Findings) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"\n[bold]{findings.verdict.replace('_', ' ').upper()}[/bold]  {findings.headline}", highlight=False)
+    for sentence in findings.summary:
+        console.print(f"  {sentence}", highlight=False)
+    table = Table(title="Attacks over all targets, with 95 % intervals", title_justify="left")
+    for column in ("attack", "references", "AUC", "TPR at 1 % FPR", "TPR at 0.1 % FPR"):
+        table.add_column(column, justify="left" if column == "attack" else "right")
+    for result in findings.attacks:
+        if result.target == "all":
+            rates = [_cell(result.tpr_at_fpr[key], percent=True) for key in ("0.01", "0.001")]
+            table.add_row(result.name, str(result.references), _cell(result.auc), *rates)
+    console.print(table)
+    for missing in findings.not_run:
+        console.print(f"  not run: {missing.name}: {missing.reason}", highlight=False)
+
+
+def _cell(figure: Figure, *, percent: bool = False) -> str:
+    if figure.value is None or figure.low is None or figure.high is None:
+        return "not measurable"
+    if percent:
+        return f"{100 * figure.value:.2f} % ({100 * figure.low:.2f} – {100 * figure.high:.2f})"
+    return f"{figure.value:.3f} ({figure.low:.3f} – {figure.high:.3f})"
+
+
+def list_attacks(*, json: bool) -> None:
+    """Print every attack with what it needs."""
+    from memberscope.attacks import ATTACKS
+
+    rows = [
+        {
+            "name": kind.name,
+            "title": kind.title,
+            "access": kind.access.label,
+            "references_needed": kind.minimum,
+            "references_recommended": kind.recommended,
+            "source": kind.source,
+        }
+        for kind in ATTACKS
+    ]
+    _print_rows(rows, json)
+
+
+def list_data(*, json: bool) -> None:
+    """Print every known data set."""
+    from memberscope.data import REGISTRY, info
+
+    keys = ("name", "description", "shape", "available", "source")
+    rows = []
+    for name in REGISTRY:
+        known = info(name)
+        rows.append({key: known[key] for key in keys})
+    _print_rows(rows, json)
+
+
+def show_info(name: str, *, json: bool) -> None:
+    """Print what is known of one data set."""
+    from memberscope.data import info
+
+    known = info(name)
+    if json:
+        typer.echo(json_module.dumps(known, indent=1))
+        return
+    for key, value in known.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        typer.echo(f"{key}: {text if len(text) < 300 else text[:297] + '...'}")
+
+
+def _print_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:
+    if json:
+        typer.echo(json_module.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for key in rows[0]:
+        table.add_column(key.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*("yes" if value is True else "no" if value is False else str(value) for value in row.values()))
+    Console().print(table)

@@ -1,0 +1,173 @@
+"""The configuration file of an audit: validated, unknown keys refused, every default written out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from memberscope.errors import ConfigError, nearest
+from memberscope.training.recipe import Recipe
+from memberscope.types import Gate
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataChoice(BaseModel):
+    """Which records: a known name or a path of yours, and the options of its loader beside them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str | None = None
+    path: str | list[str] | None = Field(
+        default=None, description="where the data lie; of several the first that exists; with a name, its archive"
+    )
+    records: int | None = Field(default=None, ge=2, description="use this many, drawn at random")
+
+    @model_validator(mode="after")
+    def _something(self) -> DataChoice:
+        if self.name is None and self.path is None:
+            raise ValueError("data needs a name (see 'memberscope data list') or a path")
+        return self
+
+    def arguments(self, base: Path) -> tuple[str, dict[str, Any]]:
+        """What to call ``load`` with; relative paths are sought from here, then from ``base``."""
+        options = dict(self.model_extra or {})
+        if self.records is not None:
+            options["records"] = self.records
+        candidates = [self.path] if isinstance(self.path, str) else list(self.path or [])
+        places = [place for path in candidates for place in (Path(path).expanduser(), base / path)]
+        found = next((place for place in places if place.exists()), None)
+        if self.name is not None:
+            # Without the file, the named data set says itself where it belongs or fetches it.
+            return self.name, options | ({"path": str(found)} if found else {})
+        return str(found or candidates[0]), options
+
+
+class PoolChoice(_Strict):
+    """How many models, and which records each is trained on."""
+
+    models: int = Field(default=16, ge=1, description="targets and references together")
+    design: Literal["pairs", "bernoulli"] = "pairs"
+    share: float = Field(default=0.5, gt=0, lt=1, description="bernoulli: chance that a model trains on a record")
+    population: int = Field(default=0, ge=0, description="records kept out of every model to calibrate attacks")
+
+
+class AuditConfig(_Strict):
+    """Everything an audit is run from."""
+
+    name: str | None = None
+    signals: str | None = Field(default=None, description="an .npz of saved outputs, instead of data, pool and recipe")
+    data: DataChoice | None = None
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    pool: PoolChoice = PoolChoice()
+    targets: list[int] | Literal["all"] = "all"
+    attacks: list[str] | Literal["all"] = "all"
+    gate: list[Gate] = Field(default_factory=list)
+    seed: int = Field(default=0, ge=0)
+    engine: Literal["serial", "processes"] = "processes"
+    workers: int | None = Field(default=None, ge=1)
+    device: str = "cpu"
+    out: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthands(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            values = dict(values)
+            if isinstance(values.get("data"), str):
+                word = values["data"]
+                values["data"] = {"path": word} if "/" in word or "." in word else {"name": word}
+            if isinstance(values.get("gate"), Mapping):
+                values["gate"] = [values["gate"]]
+        return values
+
+    @model_validator(mode="after")
+    def _one_source(self) -> AuditConfig:
+        if (self.signals is None) == (self.data is None):
+            raise ValueError("give either data (models are trained) or signals (saved outputs)")
+        if self.pool.design == "pairs" and self.pool.models % 2:
+            raise ValueError(f"pool.design pairs needs an even number of models, not {self.pool.models}")
+        return self
+
+    @classmethod
+    def parse(cls, values: Any) -> AuditConfig:
+        """A configuration from plain values.
+
+        Raises:
+            ConfigError: an unknown key (the nearest known one is named), or a value of the wrong kind or range.
+
+        >>> AuditConfig.parse({"data": "digits", "sed": 1})
+        Traceback (most recent call last):
+        ...
+        memberscope.errors.ConfigError: ... got unknown key 'sed' (did you mean 'seed'?). ...
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                "a configuration as keys and values", f"{type(values).__name__}", "Start with 'data: digits'."
+            )
+        try:
+            config = cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise _as_config_error(error) from error
+        Recipe.parse(config.recipe)
+        return config
+
+    @classmethod
+    def read(cls, path: Path) -> AuditConfig:
+        """A configuration from a YAML file.
+
+        Raises:
+            ConfigError: the file is missing, not YAML, or as :meth:`parse`.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"a configuration file {path}", f"{error.strerror or error}", "Check the path."
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            said = " ".join(str(error).split())
+            raise ConfigError(f"a YAML file at {path}", said, "Mend the syntax there.") from error
+        if values is None:
+            raise ConfigError(f"a configuration in {path}", "an empty file", "Start with 'data: digits'.")
+        return cls.parse(values)
+
+    def resolved(self) -> dict[str, Any]:
+        """Every value, defaults written out, as it stands in a run's config.yaml."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        if self.data is not None:
+            values["recipe"] = Recipe.parse(self.recipe).as_json()
+        return values
+
+
+_KEYS: dict[str, type[BaseModel]] = {"pool": PoolChoice, "data": DataChoice, "gate": Gate}
+
+
+def _as_config_error(error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    place = [part for part in first["loc"] if isinstance(part, str) and part not in ("list[int]", "list[str]")]
+    where = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        model = _KEYS.get(place[0], AuditConfig) if len(place) > 1 else AuditConfig
+        known = sorted(model.model_fields)
+        inside = f" in {place[0]}" if len(place) > 1 else ""
+        return ConfigError(
+            f"keys{inside} among {', '.join(known)}",
+            f"unknown key {place[-1]!r}{nearest(place[-1], known)}",
+            "Rename or remove it.",
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    return ConfigError(
+        f"a valid {where or 'configuration'}", f"{message}" + (f" ({first['input']!r})" if where else ""), "Change it."
+    )
+
+
+def write_yaml(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML, keys in their order."""
+    return str(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))

@@ -1,0 +1,1 @@
+"""What each part of the report shows, computed from findings; templates only lay it out."""

@@ -1,0 +1,1 @@
+"""Statistics that hold: every figure with an interval, every choice corrected for."""

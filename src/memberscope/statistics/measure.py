@@ -1,0 +1,178 @@
+"""From one attack's scores to its figures, per target and over all targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memberscope.statistics import cluster, roc
+from memberscope.statistics.intervals import Estimate, proportion
+from memberscope.types import Figure, Scores
+from memberscope.types.findings import OperatingPoint
+
+FPRS = (0.1, 0.01, 0.001)
+PRIORS = (0.01, 0.1, 0.5)
+OPERATING_FPR = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Estimates of one attack on one target or on all targets, at any confidence level."""
+
+    auc: Estimate
+    advantage: Estimate
+    tpr: dict[float, Estimate]
+
+    def estimate(self, metric: str, fpr: float = OPERATING_FPR) -> Estimate:
+        """The estimate of a gate's metric: ``"tpr"`` (at ``fpr``), ``"auc"`` or ``"advantage"``."""
+        return self.tpr[fpr] if metric == "tpr" else {"auc": self.auc, "advantage": self.advantage}[metric]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """All figures of one attack's scores.
+
+    Args:
+        scores: ``(T, N)``.
+        twins: ``(M,)`` row of each row's complementary twin, −1 without one.
+        seed: draws the halves and the bootstrap; the same for every attack, so that attacks compare in pairs.
+    """
+
+    scores: Scores
+    twins: NDArray[np.int64]
+    seed: int = 0
+
+    @cached_property
+    def fold(self) -> NDArray[np.bool_]:
+        """``(N,)`` the half of the records that each record is in."""
+        n = self.scores.values.shape[1]
+        half = np.zeros(n, np.bool_)
+        half[np.random.default_rng([self.seed, 1]).permutation(n)[: n // 2]] = True
+        return half
+
+    @cached_property
+    def clusters(self) -> NDArray[np.int64]:
+        """``(T,)`` number of the cluster of each target: twins are one."""
+        first = [min(row, int(self.twins[row])) if self.twins[row] >= 0 else row for row in self.scores.targets]
+        return np.unique(first, return_inverse=True)[1].astype(np.int64)
+
+    @cached_property
+    def binned(self) -> cluster.Binned | None:
+        if self.clusters.max() < 1:
+            return None
+        return cluster.Binned.of(self.scores, self.clusters, np.random.default_rng([self.seed, 2]))
+
+    @cached_property
+    def targets(self) -> list[Measured]:
+        """The figures of each target."""
+        return [self._one(position) for position in range(len(self.scores.targets))]
+
+    def _one(self, position: int) -> Measured:
+        members, non_members = self.scores.of(position)
+        counts = roc.cross_fitted(self.scores.values[position], self.scores.members[position], self.fold)
+        return Measured(
+            roc.auc_estimate(members, non_members),
+            roc.advantage_estimate(counts),
+            {fpr: roc.tpr_estimate(members, non_members, fpr) for fpr in FPRS},
+        )
+
+    @cached_property
+    def pooled(self) -> Measured:
+        """The figures over all targets; with one target, its own."""
+        parts = self.targets
+        if len(parts) == 1:
+            return parts[0]
+        counts = cluster.counts_pooled(self.scores, self.clusters, self.fold, None)
+        advantage = (
+            cluster.advantage_pooled(counts)
+            if len(counts) > 1
+            else cluster.mean_bounds(
+                roc.advantage_estimate(cluster.as_counts(counts[0])).value,
+                [part.advantage for part in parts],
+                "no members or no non-members were scored",
+            )
+        )
+        return Measured(
+            cluster.auc_pooled(self.scores, self.binned, [part.auc for part in parts]),
+            advantage,
+            {fpr: cluster.tpr_pooled(self.scores, fpr, self.binned, [part.tpr[fpr] for part in parts]) for fpr in FPRS},
+        )
+
+    def operating_counts(self, chosen: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """Accusations per cluster, ``(C, 4)``, at the 1 % threshold chosen on the other half of the records.
+
+        Args:
+            chosen: ``(N,)`` count only these records; the thresholds stay those of all records.
+        """
+        scores = self.scores
+        total = np.zeros((int(self.clusters.max()) + 1, 4), np.int64)
+        for half in (self.fold, ~self.fold):
+            known = scores.values[~scores.members & ~half[None, :]]
+            known = known[~np.isnan(known)]
+            if not len(known):
+                continue
+            threshold = roc.threshold_at(known, OPERATING_FPR)
+            judged = half if chosen is None else half & chosen
+            values, truth = scores.values[:, judged], scores.members[:, judged]
+            scored, accused = ~np.isnan(values), values >= threshold
+            for column, what in enumerate((accused & truth, scored & truth, accused & ~truth, scored & ~truth)):
+                np.add.at(total[:, column], self.clusters, what.sum(axis=1))
+        return total
+
+    @cached_property
+    def operating_point(self) -> OperatingPoint | None:
+        """What the 1 % threshold does to records that it was not chosen on; None where 1 % is not measurable."""
+        pooled = self.scores.values[~self.scores.members]
+        if roc.unmeasurable(pooled[~np.isnan(pooled)], OPERATING_FPR):
+            return None
+        counts = self.operating_counts()
+        tpr, fpr = rate(counts, 0), rate(counts, 2)
+        if tpr.value is None or fpr.value is None:
+            return None
+        both = tpr.figure(), fpr.figure()
+        members, others = counts[:, 1].sum(), counts[:, 3].sum()
+        return OperatingPoint(
+            nominal_fpr=OPERATING_FPR,
+            tpr=both[0],
+            fpr=both[1],
+            precision=positive_predictive_value(tpr, fpr, float(members / (members + others))),
+            balanced_accuracy=_half_sum(tpr, fpr),
+            ppv_at_prior={f"{prior:g}": positive_predictive_value(tpr, fpr, prior) for prior in PRIORS},
+        )
+
+
+def rate(counts: NDArray[np.int64], column: int) -> Estimate:
+    """TPR (column 0) or FPR (column 2) of per-cluster counts: exact for one cluster, cluster-robust for more."""
+    done, of = counts[:, column], counts[:, column + 1]
+    return proportion(int(done[0]), int(of[0])) if len(counts) == 1 else cluster.ratio(done, of)
+
+
+def positive_predictive_value(tpr: Estimate, fpr: Estimate, prior: float) -> Figure:
+    """Share of accusations that are right where a share ``prior`` of the candidates are members.
+
+    Bounds from the bounds of both rates, each at half the error (Bonferroni), so at least 95 %.
+    """
+    if tpr.value is None or fpr.value is None:
+        return Figure.not_measurable(tpr.reason or fpr.reason)
+    if tpr.value + fpr.value == 0:
+        return Figure.not_measurable("nobody was accused")
+
+    def ppv(hits: float, alarms: float) -> float:
+        # No accusation at all is right as often as a guess.
+        return prior * hits / (prior * hits + (1 - prior) * alarms) if hits + alarms > 0 else prior
+
+    (tpr_low, tpr_high), (fpr_low, fpr_high) = tpr.interval(0.975), fpr.interval(0.975)
+    value = ppv(tpr.value, fpr.value)
+    return Figure(value=value, low=min(value, ppv(tpr_low, fpr_high)), high=max(value, ppv(tpr_high, fpr_low)))
+
+
+def _half_sum(tpr: Estimate, fpr: Estimate) -> Figure:
+    """Balanced accuracy (TPR + 1 − FPR)/2, bounds at half the error each."""
+    assert tpr.value is not None and fpr.value is not None
+    (tpr_low, tpr_high), (fpr_low, fpr_high) = tpr.interval(0.975), fpr.interval(0.975)
+    return Figure(
+        value=(tpr.value + 1 - fpr.value) / 2, low=(tpr_low + 1 - fpr_high) / 2, high=(tpr_high + 1 - fpr_low) / 2
+    )

@@ -1,0 +1,1 @@
+"""Recipes, the training loop, engines and pools of models with known membership."""

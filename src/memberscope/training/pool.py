@@ -1,0 +1,253 @@
+"""Pools: many models trained alike on known subsets of one data set, one file a model, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memberscope.errors import ConfigError, MissingExtraError, PoolError
+from memberscope.files import atomic, read_json, read_npy, sha256_arrays, write_json, write_npy, writer_lock
+from memberscope.progress import progress
+from memberscope.training.engines import Engine, get_engine
+from memberscope.training.plan import check_environment, check_plan, make_manifest, make_plan, read_manifest
+from memberscope.training.recipe import Recipe
+from memberscope.training.store import check_file, encode
+from memberscope.types import Dataset, Pool
+
+if TYPE_CHECKING:
+    from memberscope.training.loop import Metrics, TrainingData
+
+
+def train_pool(
+    dataset: Dataset,
+    members: NDArray[np.bool_],
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    folder: Path | str,
+    engine: str | Engine = "serial",
+    workers: int | None = None,
+    device: str = "cpu",
+    quiet: bool = False,
+) -> Pool:
+    """Train one model a row of ``members``; killed at any instant and called again, it goes on.
+
+    Args:
+        dataset: N records.
+        members: ``(M, N)`` bool; model m is trained on the records where row m is true.
+        recipe: how every model is trained.
+        seed: of the pool; each model's weights, dropout and order follow from ``(seed, row)``.
+        folder: where models, membership and manifest are kept.
+        engine: ``"serial"``, ``"processes"`` or an :class:`~memberscope.training.engines.Engine`; the same
+            plan gives the same model bytes on one machine, whichever runs it.
+        workers: processes at once; by default as many as the cores allow.
+        device: ``"cpu"`` or ``"cuda"``; part of the plan.
+        quiet: show no progress.
+
+    Returns:
+        The finished pool.
+
+    Raises:
+        PoolError: membership that cannot be audited; a folder begun with another plan (every differing
+            value is named), altered in the meantime, written by another process, not writable or full; a
+            training that diverged; a worker that was killed. Finished models are always kept.
+        ConfigError: a model that cannot take these records, an unknown engine or device.
+        MissingExtraError: PyTorch is not installed.
+    """
+    folder, runner = Path(folder), get_engine(engine, workers)
+    if type(seed) is not int or seed < 0:
+        raise ConfigError("a seed as a whole number of at least 0", repr(seed), "Give for example seed=0.")
+    recipe.check_inputs(dataset.inputs.shape[1:], dataset.classes)
+    pool = Pool(folder, np.ascontiguousarray(members), recipe.as_json(), {})
+    if members.shape[1] != len(dataset):
+        raise PoolError(
+            f"one column of members a record, ({len(members)}, {len(dataset)})",
+            f"shape {members.shape}",
+            "Draw members anew.",
+        )
+    environment = describe_environment(device)
+    plan = make_plan(dataset, pool.members, recipe, seed, device)
+    with writer_lock(folder):
+        manifest = _open(pool, plan, dataset, environment)
+        done = {row: sidecar["sha256"] for row in range(len(pool)) if (sidecar := _finished(pool, row, manifest))}
+        if len(done) < len(pool):
+            check_environment(manifest, environment, folder)
+            tasks = [
+                (tuple(rows), pool.members[rows]) for rows in plan["tasks"] if not all(row in done for row in rows)
+            ]
+            function = _Task(_training_data(dataset, manifest), recipe, seed, device, manifest["plan_hash"])
+            with (
+                progress(f"training {len(pool)} models", len(pool), done=len(done), quiet=quiet) as show,
+                closing(runner.run(function, tasks, threads=recipe.threads)) as results,
+            ):
+                for row, content, metrics in (model for result in results for model in result):
+                    if row not in done:
+                        done[row] = _write(pool, row, content, metrics, manifest["plan_hash"])
+                    show(
+                        len(done),
+                        f"(model {row}: train {metrics.train_accuracy:.1%}, held out {metrics.held_out_accuracy:.1%})",
+                    )
+        files = {pool.model_path(row).name: done[row] for row in range(len(pool))}
+        if manifest.get("files") != files:
+            manifest = {**manifest, "files": files}
+            write_json(folder / "manifest.json", manifest)
+    return Pool(folder, pool.members, pool.recipe, manifest)
+
+
+def load_pool(folder: Path | str, *, verify: bool = True) -> Pool:
+    """A finished pool.
+
+    Args:
+        folder: what ``train_pool`` wrote.
+        verify: hash every model file (about a second a gigabyte). Models are checked when loaded anyway.
+
+    Raises:
+        PoolError: no pool there, not finished, or a file that is missing or not as it was written (named).
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder / "manifest.json")
+    models: int = manifest["plan"]["models"]
+    if "files" not in manifest:
+        finished = sum((folder / f"{row:05d}.safetensors").exists() for row in range(models))
+        raise PoolError(
+            f"a finished pool in {folder}",
+            f"{finished} of {models} models",
+            "Run the training again: it goes on where it stopped.",
+        )
+    if not (folder / "members.npy").exists():
+        raise PoolError(
+            f"membership in {folder / 'members.npy'}", "no such file", "Restore it, or train the pool again."
+        )
+    members = read_npy(folder / "members.npy")
+    if sha256_arrays(members) != manifest["plan"]["members"]:
+        raise PoolError(
+            f"{folder / 'members.npy'} as it was written",
+            "another content",
+            "Restore the file, or train the pool again.",
+        )
+    pool = Pool(folder, members, manifest["plan"]["recipe"], manifest)
+    for row in range(models):
+        model = pool.model_path(row)
+        if verify:
+            check_file(model, manifest["files"].get(model.name, "not listed"))
+        elif not model.exists():
+            raise PoolError(f"the model file {model}", "no such file", "Restore it, or train the pool again.")
+    return pool
+
+
+def read_metrics(pool: Pool) -> list[Metrics]:
+    """Accuracies, loss and seconds of every model, in the order of the rows."""
+    from memberscope.training.loop import Metrics
+
+    return [Metrics(**read_json(_sidecar(pool, row))["metrics"]) for row in range(len(pool))]
+
+
+def describe_environment(device: str) -> dict[str, str]:
+    """Versions and processor, which may change a model's bytes though the plan is the same.
+
+    Raises:
+        ConfigError: no such device here.
+        MissingExtraError: PyTorch is not installed.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.of("torch", "torch", "training") from error
+    from memberscope import __version__
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError("a device such as 'cpu' or 'cuda'", repr(device), "Name a device of this machine.") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("a CUDA device", "none on this machine", "Use device 'cpu'.")
+    processor = torch.cuda.get_device_name(device) if kind == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {"memberscope": __version__, "torch": torch.__version__, "processor": processor}
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Trains the models of one task of the plan; sent to workers as it is."""
+
+    data: TrainingData
+    recipe: Recipe
+    seed: int
+    device: str
+    plan_hash: str
+
+    def __call__(self, task: tuple[tuple[int, ...], NDArray[np.bool_]]) -> list[tuple[int, bytes, Metrics]]:
+        """Row, file content and metrics of every model; by value, so that only the lock's holder writes."""
+        from memberscope.training.loop import train
+
+        results = []
+        for row, member in zip(*task, strict=True):
+            state, metrics = train(
+                self.data, member, self.recipe, seed=(self.seed, row), name=f"model {row}", device=self.device
+            )
+            results.append((row, encode(state, row, self.plan_hash), metrics))
+        return results
+
+
+def _open(pool: Pool, plan: Mapping[str, Any], dataset: Dataset, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The folder's manifest, checked against the plan; written first if the folder is new."""
+    path = pool.folder / "manifest.json"
+    for leftover in pool.folder.glob(".*.part"):
+        leftover.unlink(missing_ok=True)
+    if path.exists():
+        manifest = read_manifest(path)
+        check_plan(manifest, plan, pool.folder)
+        return manifest
+    if any(pool.folder.glob("*.safetensors")):
+        raise PoolError(
+            f"the manifest that belongs to the models in {pool.folder}",
+            "none",
+            "Restore manifest.json, or use another folder.",
+        )
+    from memberscope.training.inputs import Normalisation
+
+    manifest = make_manifest(plan, dataset.name, environment)
+    manifest["normalisation"] = Normalisation.fit(dataset.inputs).as_json()
+    write_npy(pool.folder / "members.npy", pool.members)
+    write_json(path, manifest)
+    return manifest
+
+
+def _training_data(dataset: Dataset, manifest: Mapping[str, Any]) -> TrainingData:
+    from memberscope.training.inputs import Normalisation
+    from memberscope.training.loop import TrainingData
+
+    return TrainingData(dataset.inputs, dataset.labels, dataset.classes, Normalisation.parse(manifest["normalisation"]))
+
+
+def _finished(pool: Pool, row: int, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was written beside the model of ``row``, or None if it has to be trained."""
+    path = pool.model_path(row)
+    if not path.exists():
+        return None
+    sidecar: dict[str, Any] = read_json(_sidecar(pool, row))
+    if sidecar.get("plan_hash") != manifest["plan_hash"]:
+        raise PoolError(
+            f"{_sidecar(pool, row)} of this pool", "one of another plan", "Restore the file, or use another folder."
+        )
+    check_file(path, sidecar["sha256"])
+    return sidecar
+
+
+def _write(pool: Pool, row: int, content: bytes, metrics: Metrics, plan_hash: str) -> str:
+    sha256 = hashlib.sha256(content).hexdigest()
+    # The model comes last: where its file exists, the model is finished.
+    write_json(_sidecar(pool, row), {"row": row, "plan_hash": plan_hash, "sha256": sha256, "metrics": asdict(metrics)})
+    with atomic(pool.model_path(row)) as file:
+        file.write(content)
+    return sha256
+
+
+def _sidecar(pool: Pool, row: int) -> Path:
+    return pool.model_path(row).with_suffix(".json")

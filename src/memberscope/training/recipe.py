@@ -1,0 +1,162 @@
+"""How a model is trained: a validated, frozen recipe. It needs no PyTorch, so that mistakes show at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from memberscope.errors import ConfigError
+from memberscope.models import check_shape, parse_options
+from memberscope.models.options import Norm, Options, as_config_error
+
+Optimizer = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["constant", "cosine", "step", "onecycle"]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ModelChoice(BaseModel):
+    """The model's name and, beside it, its own options: ``{"name": "fcn", "widths": [256, 128]}``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options given, unchecked."""
+        return dict(self.model_extra or {})
+
+
+class Recipe(BaseModel):
+    """Everything that decides a model's weights, given data, members and seed.
+
+    Threads and precision are part of it, and no engine overrides them, because they change the bytes.
+    Epochs may be fractions in ``milestones`` and ``warmup``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: ModelChoice = ModelChoice(name="fcn")
+    dropout: Share = Field(default=0.0, description="passed to the model")
+    norm: Norm | None = Field(default=None, description="passed to the model; None leaves its default")
+    optimizer: Optimizer = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    momentum: Share = Field(default=0.9, description="SGD only")
+    nesterov: bool = Field(default=False, description="SGD only; needs momentum")
+    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), description="Adam and AdamW only")
+    weight_decay: float = Field(default=0.0, ge=0.0, description="L2 in SGD and Adam, decoupled in AdamW")
+    schedule: Schedule = "constant"
+    milestones: tuple[float, ...] = Field(
+        default=(), description="step: epochs at which the rate is multiplied by gamma"
+    )
+    gamma: float = Field(default=0.1, gt=0.0, le=1.0, description="step: the factor")
+    warmup: float = Field(
+        default=0.0, ge=0.0, description="epochs of linear rise from 0; onecycle: until the peak (0: 30 %)"
+    )
+    epochs: Count = 50
+    batch_size: Count = 64
+    label_smoothing: Share = 0.0
+    gradient_clip: float | None = Field(default=None, gt=0.0, description="largest norm of a batch's gradient")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast, weights stay float32")
+    channels_last: bool = Field(default=False, description="memory format of images and convolutions")
+    threads: Count = Field(default=1, description="of PyTorch, for one model, whatever the engine")
+    evaluation_batch_size: Count = 512
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_by_name(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(values.get("model"), str):
+            return {**values, "model": {"name": values["model"]}}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise ValueError("nesterov needs optimizer sgd with momentum above 0")
+        if self.schedule == "step" and not self.milestones:
+            raise ValueError("schedule step needs milestones, for example [30, 60, 90]")
+        if self.milestones and self.schedule != "step":
+            raise ValueError("milestones belong to schedule step")
+        if list(self.milestones) != sorted(set(self.milestones)) or any(epoch <= 0 for epoch in self.milestones):
+            raise ValueError("milestones must be rising epochs above 0")
+        if self.warmup >= self.epochs:
+            raise ValueError("warmup must be shorter than epochs")
+        for key in ("dropout", "norm"):
+            if key in self.model.options:
+                raise ValueError(f"{key} stands beside the model, not inside it")
+        return self
+
+    @classmethod
+    def parse(cls, mapping: Mapping[str, Any]) -> Recipe:
+        """A recipe from plain values, as they come from YAML or a manifest.
+
+        Raises:
+            ConfigError: an unknown key (the nearest known one is named), a value out of range, a model
+                or option that does not exist.
+
+        >>> Recipe.parse({"model": "cnn", "epochs": 20}).model.name
+        'cnn'
+        >>> Recipe.parse({"learning_rte": 0.1})
+        Traceback (most recent call last):
+        ...
+        memberscope.errors.ConfigError: ... got 'learning_rte' (did you mean 'learning_rate'?). ...
+        """
+        if not isinstance(mapping, Mapping):
+            raise ConfigError("a recipe as keys and values", repr(mapping), "Give at least a model.")
+        try:
+            recipe = cls.model_validate(dict(mapping))
+        except ValidationError as error:
+            raise as_config_error(error, cls, "recipe key") from error
+        # A recipe that parses can be built: the model's options are checked here, not at the first model.
+        recipe.model_options()
+        return recipe
+
+    @classmethod
+    def paper_fcn(cls) -> Recipe:
+        """Purchase100 as published: Adam 5e-4, batch 32, 200 epochs (METHODS §7)."""
+        return cls(learning_rate=5e-4, batch_size=32, epochs=200)
+
+    @classmethod
+    def paper_densenet(cls) -> Recipe:
+        """CIFAR-10 as published: SGD .1, momentum .9, batch 64, 100 epochs, ÷10 at 30, 60, 90 (METHODS §7)."""
+        return cls(
+            model=ModelChoice(name="densenet"),
+            optimizer="sgd",
+            learning_rate=0.1,
+            batch_size=64,
+            epochs=100,
+            schedule="step",
+            milestones=(30, 60, 90),
+            channels_last=True,
+        )
+
+    def model_options(self) -> dict[str, Any]:
+        """The options with which the model is built, defaults, dropout and norm among them.
+
+        Raises:
+            ConfigError: the model does not know one of them, or a value is out of range.
+        """
+        return dict(self._options())
+
+    def check_inputs(self, input_shape: tuple[int, ...], classes: int) -> None:
+        """Raise a ConfigError if the model cannot take such inputs; costs nothing, needs no PyTorch."""
+        check_shape(self.model.name, input_shape, classes, self._options())
+
+    def as_json(self) -> dict[str, Any]:
+        """The recipe as plain JSON values, every default written out, those of the model too."""
+        options = self._options().model_dump(mode="json", exclude={"dropout", "norm"})
+        return self.model_dump(mode="json") | {"model": {"name": self.model.name, **options}}
+
+    def _options(self) -> Options:
+        shared = {"dropout": self.dropout} | ({} if self.norm is None else {"norm": self.norm})
+        options = parse_options(self.model.name, self.model.options | shared)
+        if self.batch_size == 1 and getattr(options, "norm", None) == "batch":
+            raise ConfigError(
+                "batches of at least 2 for batch normalisation",
+                "batch_size 1",
+                "Raise batch_size, or set norm to group.",
+            )
+        return options
