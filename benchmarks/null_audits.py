@@ -112,7 +112,9 @@ def main() -> None:
         print(json.dumps(report, indent=1))
         return
     print("nominal: covers >= .950; alarm and pass <= .025 each; 'any record named' alarm <= .050")
-    print(f"{'setting':42s} {'figure':18s} {'attack':22s} {'n':>5s} {'covers':>7s} {'alarm':>6s} {'pass':>6s}  ± (1 s.e.)")
+    print(
+        f"{'setting':42s} {'figure':18s} {'attack':22s} {'n':>5s} {'covers':>7s} {'alarm':>6s} {'pass':>6s}  ± (1 s.e.)"
+    )
     for row in report:
         print(
             f"{row['setting']:42s} {row['figure']:18s} {row['attack']:22s} {row['audits']:5d} {row['covers']:7.3f} "

@@ -1,7 +1,7 @@
 """Slow oracles: every attack again, in plain loops over records and models, from METHODS and the papers.
 
-Nothing here shares code with the package. Only these are handed in: which rows may speak about a record (tested on its own in
-test_signals_references.py), the generator that deals attack P's folds, and the parameters under test.
+Nothing here shares code with the package. Only these are handed in: which rows may speak about a record (tested
+on its own in test_signals_references.py), the generator that deals attack P's folds, and the parameters under test.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracles import ORACLES, Oracle, tuned
-from worlds import leak_world
 
 from memberscope.attacks import ATTACKS, Base, Bavaria, RmiaOffline, RmiaOnline
 from memberscope.attacks.bavaria import fit_scaled_f, student_t_logpdf
 from memberscope.attacks.tuning import tune
 from memberscope.signals.references import usable
 from memberscope.types import Signals
+from oracles import ORACLES, Oracle, tuned
+from worlds import leak_world
 
 # name: models, records, classes, design, queries, further options
 WORLDS: dict[str, tuple[int, int, int, Any, int, dict[str, Any]]] = {

@@ -197,6 +197,7 @@ def build(
         ],
         "data": {
             "name": data_name,
+            "access": "scores",
             "records": 10_000,
             "classes": len(class_names),
             "class_names": list(class_names),

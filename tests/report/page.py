@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+
+from memberscope.report import format as fmt
+from memberscope.types import Figure
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -60,3 +64,15 @@ def read(html: str) -> Page:
 def plain(text: str) -> str:
     """Text with every kind of space as one plain space, as a reader would type it."""
     return " ".join(text.split())
+
+
+def figure_texts(figure: Figure, kind: str) -> Iterator[str]:
+    """How a figure reads: its value and its interval, or its reason."""
+    if figure.value is None or figure.low is None or figure.high is None:
+        yield str(figure.reason)
+    elif kind == "share":
+        yield plain(fmt.percent(figure.value))
+        yield plain(fmt.percent_range(figure.low, figure.high))
+    else:
+        yield plain(fmt.decimal(figure.value))
+        yield plain(fmt.decimal_range(figure.low, figure.high))

@@ -62,7 +62,7 @@ def test_grouping_loses_no_digit(value: int) -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (None, "not given"),
+        (None, "none"),
         (True, "yes"),
         (False, "no"),
         ([], "none"),

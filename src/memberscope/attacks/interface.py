@@ -62,6 +62,11 @@ class Attack(ABC):
             )
         return np.where(signals.population, np.nan, values)
 
+    @classmethod
+    def needs(cls) -> str:
+        """The least access as tables show it: an attack that rounded scores suffice for needs scores."""
+        return Access.SCORES.label if cls.access == Access.ROUNDED else cls.access.label
+
     @abstractmethod
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         """The mathematics: ``(N,)`` scores; everything the attack needs has been checked."""

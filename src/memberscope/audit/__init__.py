@@ -225,7 +225,7 @@ def _results(
             name=attack.name,
             target=target,
             references=count,
-            access=attack.access.label,
+            access=attack.needs(),
             records_scored=scored,
             auc=measured.auc.figure(),
             advantage=measured.advantage.figure(),

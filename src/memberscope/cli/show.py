@@ -153,7 +153,7 @@ def list_attacks(*, json: bool) -> None:
         {
             "name": kind.name,
             "title": kind.title,
-            "access": kind.access.label,
+            "access": kind.needs(),
             "references_needed": kind.minimum,
             "references_recommended": kind.recommended,
             "source": kind.source,

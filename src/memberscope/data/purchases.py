@@ -50,7 +50,7 @@ class Shoppers:
     staples: int = 60
     basket: float = 45.0
     background: float = 0.2
-    blend: float = 0.4
+    blend: float = 0.34
     activity: float = 0.35
     atypical: float = 0.025
     mislabelled: float = 0.02
@@ -74,9 +74,7 @@ def purchases(records: int = 20_000, seed: int = 0, population: Shoppers | None 
         ConfigError: ``records`` or ``seed`` out of range.
     """
     if not 1 <= records <= MOST:
-        raise ConfigError(
-            f"1 to {MOST:,} records", f"{records:,}", "Choose a number of records in this range."
-        )
+        raise ConfigError(f"1 to {MOST:,} records", f"{records:,}", "Choose a number of records in this range.")
     if seed < 0:
         raise ConfigError("a seed of at least 0", f"{seed}", "Choose another seed.")
     world = population or Shoppers()

@@ -17,6 +17,8 @@ MINUS = "\u2212"
 
 TITLES = {kind.name: kind.title for kind in ATTACKS}
 SOURCES = {kind.name: kind.source for kind in ATTACKS}
+# Attacks that make no use of reference models, however many there are.
+UNAIDED = {kind.name for kind in ATTACKS if kind.minimum == 0}
 ACCESS = {
     "label": "predicted label",
     "top_k": "top scores",
@@ -153,7 +155,7 @@ def number(value: float) -> str:
     """
     if float(value).is_integer() and abs(value) < 1e15:
         return grouped(int(value)).replace("-", MINUS)
-    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", THIN)
+    text = f"{value:.3g}" if abs(value) < 1000 else grouped(round(value))
     return _scientific(text) if "e" in text else text.replace("-", MINUS)
 
 
@@ -191,7 +193,7 @@ def as_figure(value: Any) -> Figure | None:
 def text(value: Any) -> str:
     """A free-form value of the findings (run, cost, recipe) as text."""
     if value is None:
-        return "not given"
+        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):

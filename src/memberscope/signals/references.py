@@ -174,8 +174,12 @@ def moments(signals: Signals, target: int) -> Moments:
 
 
 def _pair(signals: Signals, target: int) -> frozenset[int]:
-    """A target and its twin: they have the same references, and most often come one after the other."""
-    return frozenset({target, int(design(signals).twin[target])} - {-1})
+    """A target and its twin: they have the same references, and most often come one after the other.
+
+    Not for a population record, of which the twin may speak.
+    """
+    twin = int(design(signals).twin[target])
+    return frozenset({target} if twin < 0 or signals.population.any() else {target, twin})
 
 
 def _frozen(arrays: list[Floats]) -> list[Floats]:

@@ -78,7 +78,7 @@ class Processes:
         if not tasks:
             return
         with parallel_config("loky", n_jobs=workers, inner_max_num_threads=threads):
-            parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")
+            parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2 * n_jobs")
         guarded = delayed(partial(_guarded, function, os.getpid()))
         try:
             with closing(parallel(guarded(task) for task in tasks)) as results:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from memberscope.report import roc
 from memberscope.report.figures import bar_limit, spread
-from memberscope.report.format import SOURCES, access_label, attack_title, short_title
+from memberscope.report.format import SOURCES, UNAIDED, access_label, attack_title, short_title
 from memberscope.report.views.common import limit_on, pooled_results, strongest_result, tpr
 from memberscope.types import AttackResult, Dataset, Figure, Findings
 from memberscope.types.findings import OperatingPoint
@@ -95,9 +95,12 @@ def view(findings: Findings, dataset: Dataset | None) -> AttacksView:
     rows = [_row(result, findings) for result in pooled_results(findings)]
     limit = limit_on(findings, "tpr")
     highs = [row.tpr["0.01"].high for row in rows if row.tpr["0.01"].high is not None]
-    lines = roc.choose([curve for curve in findings.curves if len(curve.fpr) > 1], [row.name for row in rows])
+    curves = [curve for curve in findings.curves if len(curve.fpr) > 1]
+    # Right or wrong is a single point, and the line through it would promise thresholds that do not exist.
+    curves = [curve for curve in curves if curve.attack != "gap"] or curves
+    lines = roc.choose(curves, [row.name for row in rows])
     drawn = {line.attack for line in lines}
-    others = [curve for curve in findings.curves if curve.attack not in drawn and len(curve.fpr) > 1]
+    others = [curve for curve in curves if curve.attack not in drawn]
     by_name = {row.name: row for row in rows}
     spreads, spread_end = _spreads(findings, [row.name for row in rows])
     return AttacksView(
@@ -131,7 +134,7 @@ def _row(result: AttackResult, findings: Findings) -> AttackRow:
         # Where nothing could be measured, none is the strongest.
         strongest=result.name == findings.strongest and (result.auc.value is not None or tpr(result).value is not None),
         access=access_label(result.access),
-        references=result.references,
+        references=0 if result.name in UNAIDED else result.references,
         tpr={key: tpr(result, key) for key in RATES},
         auc=result.auc,
         advantage=result.advantage,

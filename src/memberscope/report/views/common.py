@@ -26,6 +26,20 @@ def tpr(result: AttackResult, key: str = "0.01") -> Figure:
     return result.tpr_at_fpr.get(key, NOT_GIVEN)
 
 
+def exposed(findings: Findings) -> Figure:
+    """The share exposed at 1 % false alarms, as page one shows it.
+
+    Where a gate decided on it, with the gate's own interval, which allows for the choice of the strongest attack:
+    the figure beside a limit is the one that was held against it.
+    """
+    for result in findings.gates:
+        decided = result.gate.metric == "tpr" and result.gate.fpr == 0.01 and result.attack == findings.strongest
+        if decided and result.figure.value is not None:
+            return result.figure
+    strongest = strongest_result(findings)
+    return tpr(strongest) if strongest else Figure.not_measurable("no attack could run")
+
+
 def limit_on(findings: Findings, metric: str, fpr: float = 0.01) -> float | None:
     """The tightest limit that a gate sets on ``metric`` (at ``fpr``) of the strongest attack, if any."""
     limits = [

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memberscope.report.format import as_figure, percent, percent_range, text, words
+from memberscope.signals.checks import OVERFITTED
 from memberscope.types import CheckResult, Dataset, Findings, GateResult
 
 # A nested mapping stays nested; leaves are text ready to print.
@@ -28,11 +29,13 @@ _POPULATIONS = {
     "population": ("Population", "further records that the attacker may use to calibrate; never scored"),
     "models": ("Models", "in the pool, with known training records"),
     "targets": ("Targets", "models that were attacked in turn"),
+    "queries": ("Questions a record", "how often the attacker asks the model about each record"),
     "references": (
         "Reference models",
         "trained like the target on other random halves; what a well-prepared attacker has",
     ),
 }
+ANONYMITY = "This is not a determination of anonymity."
 _LEVELS = ("error", "warning", "info", "ok")
 
 
@@ -88,8 +91,8 @@ def cost_view(findings: Findings, dataset: Dataset | None) -> Pairs | None:
 
 
 def limits_view(findings: Findings, dataset: Dataset | None) -> list[str]:
-    """The findings' limits; the page adds the one that always holds."""
-    return findings.limits
+    """What always holds, said once, then the findings' own limits."""
+    return [ANONYMITY, *(limit for limit in findings.limits if not limit.startswith(ANONYMITY.rstrip(".")))]
 
 
 def provenance_view(findings: Findings, dataset: Dataset | None) -> Pairs:
@@ -101,9 +104,9 @@ def provenance_view(findings: Findings, dataset: Dataset | None) -> Pairs:
     return [(label, value) for label, value in parts if value]
 
 
-def glossary_view(findings: Findings, dataset: Dataset | None) -> bool:
-    """The glossary stands in its template; it is always shown."""
-    return True
+def glossary_view(findings: Findings, dataset: Dataset | None) -> dict[str, int]:
+    """The glossary stands in its template and is always shown; only thresholds are filled in."""
+    return {"overfitted_points": round(100 * OVERFITTED)}
 
 
 def pairs(mapping: Mapping[str, Any]) -> Pairs:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from memberscope.report.figures import dots
 from memberscope.report.format import (
+    UNAIDED,
     access_label,
     as_figure,
     attack_title,
@@ -23,7 +24,8 @@ from memberscope.report.format import (
     short_title,
     text,
 )
-from memberscope.report.views.common import limit_on, pooled_results, strongest_result, tpr
+from memberscope.report.views.common import exposed, limit_on, pooled_results, strongest_result
+from memberscope.signals.checks import OVERFITTED
 from memberscope.types import AttackResult, Figure, Findings
 
 VERDICTS = {
@@ -32,8 +34,6 @@ VERDICTS = {
     "inconclusive": "INCONCLUSIVE",
     "no_gate": "NO GATE SET",
 }
-# A gap of five points between training and test accuracy is what the page calls overfitted.
-OVERFITTED_GAP = 0.05
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,6 @@ def view(findings: Findings) -> Overview:
 
 def _meta(findings: Findings) -> list[str]:
     populations, run = findings.populations, findings.run
-    strongest = strongest_result(findings)
     parts: list[str] = []
     if name := findings.data.get("name"):
         parts.append(f"data: {name}")
@@ -85,8 +84,8 @@ def _meta(findings: Findings) -> list[str]:
         if isinstance(populations.get(key), int | float)
     ]
     parts += [" against ".join(counts)] if counts else []
-    if strongest is not None:
-        parts.append(f"the attacker sees {access_label(strongest.access)}")
+    if access := findings.data.get("access"):
+        parts.append(f"the attacker sees {access_label(str(access))}")
     references = populations.get("references")
     if isinstance(references, int):
         parts.append("1 reference model" if references == 1 else f"{references or 'no'} reference models")
@@ -117,13 +116,12 @@ def _minute(created: str) -> str:
 def _run_hash(run: dict[str, Any]) -> str:
     hashes = run.get("hashes")
     own = hashes.get("run") or hashes.get("plan") if isinstance(hashes, dict) else None
-    return str(run.get("hash") or own or "")
+    return str(run.get("hash") or run.get("plan") or own or "")
 
 
 def _exposed(findings: Findings) -> Card:
-    result, limit = strongest_result(findings), limit_on(findings, "tpr")
+    found, limit = exposed(findings), limit_on(findings, "tpr")
     label, term = f"Training records exposed at {rate(0.01)} false alarms", "exposed"
-    found = tpr(result) if result else Figure.not_measurable("no attack could run")
     limits = (f"limit {rate(limit)}",) if limit is not None else ("no limit set",)
     if found.value is None or found.low is None or found.high is None:
         return _unmeasured(label, term, found, limits if limit is not None else ())
@@ -154,10 +152,8 @@ def _auc(findings: Findings) -> Card:
 
 
 def _needs(result: AttackResult) -> str:
-    many = (
-        f" and {grouped(result.references)} reference model{'s' * (result.references > 1)}" if result.references else ""
-    )
-    return access_label(result.access) + many
+    count = 0 if result.name in UNAIDED else result.references
+    return access_label(result.access) + (f" and {grouped(count)} reference model{'s' * (count > 1)}" if count else "")
 
 
 def _gap(findings: Findings) -> Card:
@@ -167,8 +163,7 @@ def _gap(findings: Findings) -> Card:
     train, test = (as_figure(findings.model.get(f"{part}_accuracy")) for part in ("train", "test"))
     details: list[str] = []
     if train and test and train.value is not None and test.value is not None:
-        gap = train.value - test.value
-        remark = "overfitted" if gap >= OVERFITTED_GAP else "little overfitted" if gap > 0.01 else "not overfitted"
+        remark = "overfitted" if train.value - test.value > OVERFITTED else "not overfitted"
         details.append(
             f"right on {percent(train.value)} of training records, {percent(test.value)} of others: {remark}"
         )
@@ -188,19 +183,20 @@ def _named(findings: Findings) -> Card:
     members = f"of {grouped(records.members)} training records"
     if share.value is not None and share.low is not None and share.high is not None:
         members += f" ({percent(share.value)}; {percent_range(share.low, share.high)})"
-    by_all = sum(row.support_in == row.targets_in > 0 for row in records.top)
-    targets = max((row.targets_in for row in records.top), default=0)
+    by_all = sum(row.support_in == row.targets_in > 1 for row in records.top)
+    clearest = max(records.top, key=lambda row: row.support_in / max(row.targets_in, 1), default=None)
     details = [members]
-    if records.top and targets > 1:
+    if by_all:
         details.append(f"{grouped(by_all)} named by every model trained on them")
+    elif clearest is not None and clearest.targets_in > 1:
+        details.append(f"the clearest by {clearest.support_in} of {clearest.targets_in} models trained on it")
     return Card(label, "named", grouped(records.flagged), tuple(details))
 
 
 def _dots(findings: Findings) -> list[tuple[Markup, str]]:
     """A hundred training records and a hundred others, those that the attacker points at filled in."""
-    result = strongest_result(findings)
-    found = tpr(result) if result else None
-    if found is None or found.low is None or found.high is None:
+    found = exposed(findings)
+    if found.low is None or found.high is None:
         return []
     low, high = round(100 * found.low), round(100 * found.high)
     many = str(low) if low == high else f"{low} to {high}"

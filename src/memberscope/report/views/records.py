@@ -49,7 +49,7 @@ def view(findings: Findings, dataset: Dataset | None) -> RecordsView:
     rows = records.top[: CARDS + SMALL] if dataset.kind == "image" else records.top[:CARDS]
     places = _places(dataset, [row.id for row in rows])
     cards = [RecordCard(row, None, None) for row in rows]
-    known = [(i, i) for i, row in enumerate(rows) if row.id in places]
+    known = [(i, places[row.id]) for i, row in enumerate(rows) if row.id in places]
     indices = np.array([place for _, place in known], np.int64)
     if dataset.kind == "image":
         for (i, _), image in zip(known, thumbnails(dataset, indices), strict=True):
