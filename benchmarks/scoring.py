@@ -4,7 +4,7 @@ The loops are what a researcher writes from the papers: for each target and each
 models are picked out with a NumPy mask, their means and variances taken with NumPy, and for RMIA the share of the
 population is one NumPy comparison a record. They leave the target and its complementary twin out, as ours do, and
 give the same scores (checked before timing). ``lira_online vs scipy loop`` is the same loop with
-scipy.stats.norm.logpdf, as the LiRA paper's published code has it. Both sides start from the same array of scaled logits.
+scipy.stats.norm.logpdf, as the LiRA paper's published code has it. Both sides start from the same scaled logits.
 A loop runs on some of the targets and records, and its time is scaled up linearly in the records scored; RMIA's
 comparison is against the whole population, so that it is linear too.
 """

@@ -78,10 +78,10 @@ def test_scalars_of_logits_to_the_last_digits(classes: int, scale: float, dtype:
 @pytest.mark.parametrize("classes", [2, 1000])
 def test_huge_logits_and_a_thousand_classes(classes: int) -> None:
     rng = np.random.default_rng(0)
-    z = rng.normal(0, 3, (12, classes))
+    z = rng.normal(0, 3, (8, classes))
     z[0, 0], z[1, 1], z[2] = 1e4, -1e4, -1e4
     z[3, 0], z[4, -1] = 60.0, 800.0
-    labels = np.array([0, 0, 1, 0, 0, 1, *rng.integers(0, classes, 6)])
+    labels = np.array([0, 0, 1, 0, 0, 1, *rng.integers(0, classes, 2)])
     labels[1] = 1
     truth = [exact(row, y) for row, y in zip(z, labels, strict=True)]
     signals = alone(z, labels)

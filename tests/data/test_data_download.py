@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memberscope.data import fetch
+from memberscope.data import fetch, load
 from memberscope.data.archives import Archive
 from memberscope.data.download import download
 from memberscope.errors import ConfigError, DataError, PoolError
@@ -185,18 +186,26 @@ def test_unwritable_and_busy_folders(site: Site, tmp_path: Path) -> None:
         download(site.archive(), tmp_path / "busy", quiet=True)
 
 
-def test_progress_goes_to_standard_error(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_goes_to_standard_error(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     download(site.archive(), tmp_path)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "file.bin (MiB)" in captured.err
 
 
-def test_fetch_knows_what_can_be_fetched(home: Path) -> None:
+def test_fetch_knows_what_can_be_fetched() -> None:
     with pytest.raises(ConfigError, match=r"comes with memberscope"):
         fetch("digits")
     with pytest.raises(ConfigError, match=r"did you mean 'cifar10'"):
         fetch("cifar1O")
+
+
+@pytest.mark.realdata
+def test_an_official_archive_put_in_its_place_needs_no_network(shared: Path, home: Path) -> None:
     place = home / "location30" / "dataset_location.tgz"
     place.parent.mkdir(parents=True)
-    place.write_bytes(b"damaged")
+    shutil.copyfile(shared / "dataset_location.tgz", place)
+    assert fetch("location30", quiet=True) == place
+    assert len(load("location30")) == 5010

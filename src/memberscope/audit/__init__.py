@@ -20,6 +20,7 @@ from memberscope.signals.checks import check_signals
 from memberscope.signals.references import design, reference_rows
 from memberscope.statistics.measure import Measured, Measurement
 from memberscope.statistics.verdict import judge, overall
+from memberscope.text import percent
 from memberscope.types import (
     AttackResult,
     CheckResult,
@@ -212,7 +213,7 @@ def _too_few_scored(signals: Signals, values: np.ndarray[Any, Any]) -> str:
     bad = ~np.isnan(values) | signals.population
     example = str(signals.ids[int(np.argmin(bad.mean(axis=0)))])
     return (
-        f"only {scored.mean():.0%} of the records are IN and OUT in enough references to be scored "
+        f"only {percent(scored.mean())} of the records are IN and OUT in enough references to be scored "
         f"(not, for example, {example!r}): use complementary pairs or more references"
     )
 
@@ -224,7 +225,7 @@ def _results(
         return AttackResult(
             name=attack.name,
             target=target,
-            references=count,
+            references=count if attack.minimum else 0,
             access=attack.needs(),
             records_scored=scored,
             auc=measured.auc.figure(),

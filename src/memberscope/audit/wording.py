@@ -9,6 +9,7 @@ from memberscope.attacks import ATTACKS
 from memberscope.signals.checks import OVERFITTED
 from memberscope.statistics.intervals import LEVEL
 from memberscope.statistics.measure import Measured
+from memberscope.text import percent
 from memberscope.types import Access, CheckResult, GateResult, NotRun, Signals
 from memberscope.types.findings import Records
 
@@ -55,10 +56,10 @@ def corrected_level(pooled: Mapping[str, Measured]) -> float:
 def one_in(rate: float) -> str:
     """A rate as "1 in 8", or in per cent above one third.
 
-    >>> one_in(0.123), one_in(0.45)
+    >>> one_in(0.123), one_in(0.45).replace("\\u00a0", " ")
     ('1 in 8', '45 %')
     """
-    return f"{rate:.0%}".replace("%", " %") if rate > 1 / 3 else f"1 in {round(1 / rate)}"
+    return percent(round(rate, 2)) if rate > 1 / 3 else f"1 in {round(1 / rate)}"
 
 
 def summary(
@@ -76,8 +77,9 @@ def summary(
     if rate.value is not None:
         low, high = rate.interval(corrected_level(pooled))
         said.append(
-            f"The strongest attack is {title(strongest)}: {percent(rate.value)} of the members found at 1 % false "
-            f"alarms ({percent(low)} to {percent(high)}, corrected for picking it from {len(pooled)} attacks)."
+            f"The strongest attack is {title(strongest)}: {percent(rate.value)} of the members found at "
+            f"{percent(0.01)} false alarms ({percent(low)} to {percent(high)}, "
+            f"corrected for picking it from {len(pooled)} attacks)."
         )
     train, test = accuracy["train_accuracy"]["value"], accuracy["test_accuracy"]["value"]
     if train is not None and test is not None:
@@ -89,8 +91,7 @@ def summary(
     if records is not None and records.flagged:
         said.append(
             f"{records.flagged:,} of {records.members:,} training records can be named at a false-discovery rate of "
-            f"{records.q:.0%}".replace("%", " %")
-            + "."
+            f"{percent(records.q)}."
         )
     elif records is not None:
         said.append("No single training record can be named with confidence.")
@@ -123,16 +124,6 @@ def _next_step(
     if few:
         return "What to do next: add reference models before relying on this result; a stronger attacker has them."
     return "What to do next: keep this result as the baseline and audit every release against it."
-
-
-def percent(rate: float) -> str:
-    """A rate in per cent with digits that its size deserves.
-
-    >>> percent(0.1234), percent(0.00123), percent(0)
-    ('12.3 %', '0.12 %', '0 %')
-    """
-    value = 100 * rate
-    return "0 %" if value == 0 else f"{value:.2f} %" if abs(value) < 1 else f"{value:.1f} %"
 
 
 def threat_model(signals: Signals, references: int) -> dict[str, str]:

@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from memberscope.checks import CODES
 from memberscope.signals.derive import correct_row, saturated_share
 from memberscope.signals.references import reference_rows, usable
+from memberscope.text import percent
 from memberscope.types import Access, CheckResult, Signals
 
 OVERFITTED = 0.10
@@ -50,10 +51,14 @@ def _false_alarms(signals: Signals, targets: Sequence[int]) -> CheckResult:
     count = sum(int((~signals.members[target] & audited).sum()) for target in targets)
     said = f"{count:,} scored non-members over {len(targets)} target{'s' * (len(targets) > 1)}"
     if count < 1_000:
-        return result("MS005", "warning", f"{said}: rates at 1 % and 0.1 % false alarms cannot be measured.")
+        return result(
+            "MS005",
+            "warning",
+            f"{said}: rates at {percent(0.01)} and {percent(0.001)} false alarms cannot be measured.",
+        )
     if count < 10_000:
-        return result("MS005", "info", f"{said}: enough for 1 %, not for 0.1 %.")
-    return result("MS005", "ok", f"{said}: enough for 0.1 %.")
+        return result("MS005", "info", f"{said}: enough for {percent(0.01)}, not for {percent(0.001)}.")
+    return result("MS005", "ok", f"{said}: enough for {percent(0.001)}.")
 
 
 def _resolution(signals: Signals, targets: Sequence[int]) -> list[CheckResult]:
@@ -61,7 +66,7 @@ def _resolution(signals: Signals, targets: Sequence[int]) -> list[CheckResult]:
         return []
     share = max(saturated_share(signals, row) for row in targets)
     level: Literal["ok", "warning"] = "warning" if share > 0.01 else "ok"
-    found = [result("MS006", level, f"{share:.1%} of a target's answers are saturated (0 or 1 for the label).")]
+    found = [result("MS006", level, f"{percent(share)} of a target's answers are saturated (0 or 1 for the label).")]
     if signals.access == Access.ROUNDED:
         found.append(result("MS007", "warning", f"Probabilities are rounded to {signals.digits} decimals."))
     else:
@@ -76,7 +81,7 @@ def _sizes(signals: Signals, targets: Sequence[int]) -> CheckResult:
         others = sizes[reference_rows(signals, target)]
         if len(others):
             worst = max(worst, float(np.abs(others - sizes[target]).max() / sizes[target]))
-    said = f"A reference's number of training records differs from its target's by at most {worst:.1%}."
+    said = f"A reference's number of training records differs from its target's by at most {percent(worst)}."
     return result("MS008", "warning" if worst > SIZE_TOLERANCE else "ok", said)
 
 
@@ -89,7 +94,7 @@ def accuracies(signals: Signals, target: int) -> tuple[float, float]:
 
 def _gap(signals: Signals, targets: Sequence[int]) -> CheckResult:
     train, test = np.mean([accuracies(signals, target) for target in targets], axis=0)
-    said = f"Training accuracy {train:.1%}, test accuracy {test:.1%}"
+    said = f"Training accuracy {percent(train)}, test accuracy {percent(test)}"
     if train - test > OVERFITTED:
         return result("MS009", "warning", f"{said}: the model is overfitted.")
     return result("MS009", "ok", f"{said}: the model generalises; leakage found here is beyond overfitting.")
@@ -156,7 +161,9 @@ def _chance(signals: Signals, targets: Sequence[int]) -> CheckResult:
         chance = min(chance, 0.5)
     level: Literal["ok", "warning"] = "warning" if test < 0.9 * chance else "ok"
     return result(
-        "MS013", level, f"Test accuracy {test:.1%}; guessing one of {signals.classes} classes gives {chance:.1%}."
+        "MS013",
+        level,
+        f"Test accuracy {percent(test)}; guessing one of {signals.classes} classes gives {percent(chance)}.",
     )
 
 

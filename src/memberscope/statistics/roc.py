@@ -19,6 +19,7 @@ from memberscope.statistics.intervals import (
     mover,
     order_statistic_ranks,
 )
+from memberscope.text import percent
 
 Floats = NDArray[np.float64]
 
@@ -113,13 +114,13 @@ def unmeasurable(non_members: Floats, fpr: float) -> str:
     """Why the rate at ``fpr`` cannot be measured with these non-members, or an empty string."""
     needed = int(np.ceil(LEAST_FALSE_ALARMS / fpr - 1e-9))
     if len(non_members) < needed:
-        return f"needs {needed:,} non-members for a false-alarm rate of {fpr:.1%}, has {len(non_members):,}"
+        return f"needs {needed:,} non-members for a false-alarm rate of {percent(fpr)}, has {len(non_members):,}"
     reached = float(np.mean(non_members >= threshold_at(non_members, fpr)))
     if reached < fpr / 2:
         values = len(np.unique(non_members))
         return (
-            f"tied scores ({values:,} different values): no threshold has a false-alarm rate near {fpr:.1%}; "
-            f"the nearest below is {reached:.2%}"
+            f"tied scores ({values:,} different values): no threshold has a false-alarm rate near {percent(fpr)}; "
+            f"the nearest below is {percent(reached)}"
         )
     return ""
 

@@ -8,6 +8,7 @@ from typing import Literal
 from memberscope.errors import ConfigError, nearest
 from memberscope.statistics.intervals import LEVEL, Estimate
 from memberscope.statistics.measure import Measured
+from memberscope.text import percent
 from memberscope.types import Gate, GateResult
 from memberscope.types.findings import Verdict
 
@@ -35,7 +36,7 @@ def judge(gate: Gate, measured: Mapping[str, Measured]) -> GateResult:
     names = list(measured) if gate.attack == "strongest" else [gate.attack]
     estimates = {name: measured[name].estimate(gate.metric, gate.fpr) for name in names}
     known = {name: estimate for name, estimate in estimates.items() if estimate.value is not None}
-    what = f"{_METRICS[gate.metric]}{f' at {gate.fpr:.1%} false alarms' if gate.metric == 'tpr' else ''}"
+    what = f"{_METRICS[gate.metric]}{f' at {percent(gate.fpr)} false alarms' if gate.metric == 'tpr' else ''}"
     if not known:
         reason = next(iter(estimates.values())).reason if estimates else "no attack was run"
         return GateResult(
@@ -55,16 +56,21 @@ def judge(gate: Gate, measured: Mapping[str, Measured]) -> GateResult:
         worst = max(highs, key=lambda name: highs[name])
         verdict = "pass" if highs[worst] < gate.limit else "inconclusive"
     figure = known[worst].figure()
-    shown = "{:.3f}" if gate.metric == "auc" else "{:.2%}"
-    limit, at, low, high = (shown.format(x) for x in (gate.limit, figure.value, figure.low, figure.high))
+    shown = _decimals if gate.metric == "auc" else percent
+    assert figure.value is not None and figure.low is not None and figure.high is not None
+    limit, at, low, high = (shown(x) for x in (gate.limit, figure.value, figure.low, figure.high))
     said = {
-        "fail": f"Fail: the {what} of {worst} is {at}, and at least {shown.format(lows[worst])}"
+        "fail": f"Fail: the {what} of {worst} is {at}, and at least {shown(lows[worst])}"
         f"{f' (corrected for {len(known)} attacks)' if len(known) > 1 else ''}, above the limit of {limit}.",
-        "pass": f"Pass: the {what} is at most {shown.format(highs[worst])} ({worst}), below the limit of {limit}.",
+        "pass": f"Pass: the {what} is at most {shown(highs[worst])} ({worst}), below the limit of {limit}.",
         "inconclusive": f"Inconclusive: the {what} may lie on either side of the limit of {limit} "
         f"({worst}: {at}, from {low} to {high}). More records or targets decide it.",
     }[verdict]
     return GateResult(gate=gate, verdict=verdict, attack=worst, figure=figure, sentence=said)
+
+
+def _decimals(value: float) -> str:
+    return f"{value:.3f}"
 
 
 _METRICS = {"tpr": "true-positive rate", "auc": "AUC", "advantage": "advantage (TPR − FPR)"}

@@ -149,8 +149,8 @@ class Signals:
                 if part.min() < 0 or part.max() > 1 + SUM_TOLERANCE or np.abs(total - 1).max() > allowed:
                     raise SignalsError(
                         "probabilities in [0, 1] that sum to 1",
-                        f"values from {part.min():.4g} to {part.max():.4g}, sums from {total.min():.4g} to {total.max():.4g} "
-                        f"in model {row}",
+                        f"values from {part.min():.4g} to {part.max():.4g}, sums from {total.min():.4g} to "
+                        f"{total.max():.4g} in model {row}",
                         "If these are logits, name the array 'logits'; if they are rounded, pass enough digits.",
                     )
 
