@@ -72,9 +72,7 @@ def main() -> None:
         figures = measure(model, inputs[order], labels[order], arguments.train, odd) | {"epoch": epoch}
         line = "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
         print(f"{line}  {seconds:.1f} s", flush=True)
-        record = (
-            figures | {"train": arguments.train, "batch": arguments.batch} | dataclasses.asdict(population)
-        )
+        record = figures | {"train": arguments.train, "batch": arguments.batch} | dataclasses.asdict(population)
         with arguments.out.open("a") as file:
             file.write(json.dumps(record) + "\n")
 

@@ -1,9 +1,9 @@
 """Kill a pool training at random instants, resume it, and compare it with one that was never killed.
 
-    python benchmarks/kill_pool.py [--kills 20] [--engine serial|processes] [--models 40] [--seed 0] [--folder DIR]
+    python benchmarks/kill_pool.py [--kills 20] [--engine serial|processes] [--models 48] [--seed 0] [--folder DIR]
 
-Each kill is a SIGKILL to the training process itself (its workers end by themselves), at an instant drawn
-between start-up and the time the rest would take. Prints one JSON object: kills that hit a running
+Each kill is a SIGKILL to the training process itself (its workers end by themselves), at a random instant of
+start-up or of the training. Prints one JSON object: kills that hit a running
 training, models finished at each kill, models trained twice (must be 0), model files that differ from the
 unkilled pool's (must be 0), and whether the logits collected from both are the same. Exit status 1 if not.
 """
@@ -54,7 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--engine", default="processes", choices=["serial", "processes"])
-    parser.add_argument("--models", type=int, default=40)
+    parser.add_argument("--models", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--train-only", action="store_true", help=argparse.SUPPRESS)
@@ -94,16 +94,19 @@ def run(root: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     whole = time.monotonic() - started
 
     killed, retrained, at_kill = root / "killed", 0, []
+    each = (whole - first) / arguments.models
     kills = 0
     before: dict[str, tuple[int, int]] = {}
     while kills < arguments.kills:
-        # Start-up (importing PyTorch) takes seconds in which nothing is written: one kill in five falls there,
-        # the others among the models, and all of them before the last model is done.
-        share = 1.4 * float(rng.uniform()) * (whole - first) / arguments.kills
-        delay = first * float(rng.uniform(0.1, 1.0)) if rng.uniform() < 0.2 else first + share
         # joblib's tracker complains about what a killed parent left behind, and removes it.
         process = subprocess.Popen([*command, "--folder", str(killed)], stderr=subprocess.DEVNULL)
-        time.sleep(delay)
+        # A third of the kills fall anywhere from start-up (importing PyTorch takes seconds) to the first model,
+        # the others after one or two more models; counted in models, not in seconds, because other work on the
+        # machine would otherwise let the pool finish before the last kill.
+        more = int(rng.integers(0, 3)) if len(before) + 6 < arguments.models else 0
+        while more and process.poll() is None and len(finished(killed)) < len(before) + more:
+            time.sleep(0.005)
+        time.sleep(float(rng.uniform(0, each if more else first)))
         running = process.poll() is None
         if running:
             os.kill(process.pid, signal.SIGKILL)

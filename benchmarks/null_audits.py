@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from memberscope.audit import Plan, examine
+from memberscope.auditing import Plan, examine
 from memberscope.data.membership import bernoulli, complementary_pairs
 from memberscope.types import Figure, Gate, Signals
 

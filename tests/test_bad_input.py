@@ -438,7 +438,7 @@ def test_bad_input(case: Case, tmp_path: Path, marker: Path, capsys: pytest.Capt
             if yaml_file:
                 audit(path)
             else:
-                from memberscope.audit import examine
+                from memberscope.auditing import examine
                 from memberscope.signals.load import load_signals
 
                 examine(load_signals(path))

@@ -99,3 +99,12 @@ def test_local_links_lead_somewhere() -> None:
         for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
             if not link.startswith("http"):
                 assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_audit_stays_a_function_whatever_is_imported() -> None:
+    import memberscope as ms
+    import memberscope.auditing
+    import memberscope.run
+
+    assert callable(ms.audit) and ms.audit is memberscope.run.audit
+    assert callable(memberscope.auditing.examine)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from memberscope import __version__
 from memberscope.attacks import Attack
-from memberscope.audit import Examination, Plan, examine
+from memberscope.auditing import Examination, Plan, examine
 from memberscope.config import AuditConfig, write_yaml
 from memberscope.data import load
 from memberscope.data.membership import bernoulli, complementary_pairs, splits

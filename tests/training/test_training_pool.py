@@ -154,6 +154,17 @@ def test_an_altered_model_is_refused_by_name(make: Make, opened_by: str) -> None
         pool_model(load_pool(folder, verify=False), 2)
 
 
+def test_a_model_swapped_with_its_description_is_refused(make: Make) -> None:
+    folder = make().folder
+    for suffix in ("json", "safetensors"):
+        (folder / f"00001.{suffix}").write_bytes((folder / f"00000.{suffix}").read_bytes())
+    with pytest.raises(PoolError, match=r"00001\.safetensors as it was written"):
+        make()
+    (folder / "00000.json").write_text("[]")
+    with pytest.raises(PoolError, match=r"00000\.json of this pool"):
+        make()
+
+
 class Bomb:
     """Unpickling it leaves a file behind."""
 

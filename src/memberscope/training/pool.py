@@ -66,10 +66,10 @@ def train_pool(
         raise ConfigError("a seed as a whole number of at least 0", repr(seed), "Give for example seed=0.")
     recipe.check_inputs(dataset.inputs.shape[1:], dataset.classes)
     pool = Pool(folder, np.ascontiguousarray(members), recipe.as_json(), {})
-    if members.shape[1] != len(dataset):
+    if pool.members.shape[1] != len(dataset):
         raise PoolError(
-            f"one column of members a record, ({len(members)}, {len(dataset)})",
-            f"shape {members.shape}",
+            f"one column of members a record, ({len(pool)}, {len(dataset)})",
+            f"shape {pool.members.shape}",
             "Draw members anew.",
         )
     environment = describe_environment(device)
@@ -231,12 +231,13 @@ def _finished(pool: Pool, row: int, manifest: Mapping[str, Any]) -> dict[str, An
     path = pool.model_path(row)
     if not path.exists():
         return None
-    sidecar: dict[str, Any] = read_json(_sidecar(pool, row))
-    if sidecar.get("plan_hash") != manifest["plan_hash"]:
+    sidecar = read_json(_sidecar(pool, row))
+    if not isinstance(sidecar, dict) or sidecar.get("plan_hash") != manifest["plan_hash"]:
         raise PoolError(
             f"{_sidecar(pool, row)} of this pool", "one of another plan", "Restore the file, or use another folder."
         )
-    check_file(path, sidecar["sha256"])
+    # Once the pool is whole, its manifest is the judge: a model and its description could be swapped together.
+    check_file(path, manifest.get("files", {}).get(path.name, sidecar.get("sha256", "not written")))
     return sidecar
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from memberscope.analysis.exposed import Evidence, evidence, exposed_records
 from memberscope.attacks import ATTACKS, Attack
-from memberscope.audit.breakdown import accuracy_figures, class_rows, curves, group_rows, histograms
-from memberscope.audit.plan import checked_targets, chosen_attacks
-from memberscope.audit.wording import headline, limits, summary, threat_model
+from memberscope.auditing.breakdown import accuracy_figures, class_rows, curves, group_rows, histograms
+from memberscope.auditing.plan import checked_targets, chosen_attacks
+from memberscope.auditing.wording import headline, limits, summary, threat_model
 from memberscope.data.checks import check_inputs
 from memberscope.errors import SignalsError
 from memberscope.progress import progress
