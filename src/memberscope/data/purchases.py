@@ -43,18 +43,16 @@ class Shoppers:
         activity: spread (sigma of the logarithm) of how much shoppers buy.
         atypical: share of shoppers who blend ten types.
         mislabelled: share of shoppers with a wrong label.
-        haze: deviation of what clusters were made from beside the basket, in products; it blurs the border.
     """
 
     types: int = 300
     staples: int = 60
     basket: float = 45.0
     background: float = 0.2
-    blend: float = 0.34
+    blend: float = 0.1
     activity: float = 0.35
-    atypical: float = 0.025
-    mislabelled: float = 0.02
-    haze: float = 0.1
+    atypical: float = 0.02
+    mislabelled: float = 0.05
 
 
 def purchases(records: int = 20_000, seed: int = 0, population: Shoppers | None = None) -> Dataset:
@@ -74,7 +72,9 @@ def purchases(records: int = 20_000, seed: int = 0, population: Shoppers | None 
         ConfigError: ``records`` or ``seed`` out of range.
     """
     if not 1 <= records <= MOST:
-        raise ConfigError(f"1 to {MOST:,} records", f"{records:,}", "Choose a number of records in this range.")
+        raise ConfigError(
+            f"1 to {MOST:,} records", f"{records:,}", "Choose a number of records in this range."
+        )
     if seed < 0:
         raise ConfigError("a seed of at least 0", f"{seed}", "Choose another seed.")
     world = population or Shoppers()
@@ -89,8 +89,7 @@ def purchases(records: int = 20_000, seed: int = 0, population: Shoppers | None 
         part = slice(start, min(start + BLOCK, records))
         size = part.stop - start
         inputs[part] = baskets[:size]
-        haze = np.rint(rng.standard_normal((BLOCK, CLASSES), np.float32) * np.float32(world.haze * GRID))
-        classes = _assign(baskets, prototypes, weights + haze)
+        classes = _assign(baskets, prototypes, weights)
         labels[part] = np.where(odd == 2, (classes + shift) % CLASSES, classes)[:size]
         oddity[part] = odd[:size]
     ids = np.array([f"purchases-{i:06d}" for i in range(1, records + 1)])
