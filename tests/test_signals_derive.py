@@ -198,7 +198,6 @@ def test_scores_that_were_not_rounded(classes: int, dtype: Any) -> None:
     assert signals.access == Access.SCORES
 
 
-@pytest.mark.xfail(strict=True, reason="types/signals.py takes confident answers for rounded ones: tolerance 2e-7")
 def test_confident_scores_are_not_taken_for_rounded_ones() -> None:
     q = np.array([1e-8, 1e-9, 1e-10, 1e-12])
     signals = alone(np.stack([1 - q, q], axis=1), [0, 0, 0, 0], "probabilities")

@@ -52,9 +52,7 @@ def write_tar() -> TarWriter:
 def rows_of() -> Callable[..., bytes]:
     """0/1 features as the official archives write them: label first, quoted or not."""
 
-    def rows(
-        inputs: NDArray[np.uint8], labels: NDArray[np.int64], quote: str = '"', end: str = "\n"
-    ) -> bytes:
+    def rows(inputs: NDArray[np.uint8], labels: NDArray[np.int64], quote: str = '"', end: str = "\n") -> bytes:
         lines = [
             ",".join([f"{quote}{label}{quote}", *map(str, row)])
             for label, row in zip(labels.tolist(), inputs.tolist(), strict=True)

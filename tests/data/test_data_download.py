@@ -186,9 +186,7 @@ def test_unwritable_and_busy_folders(site: Site, tmp_path: Path) -> None:
         download(site.archive(), tmp_path / "busy", quiet=True)
 
 
-def test_progress_goes_to_standard_error(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_goes_to_standard_error(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     download(site.archive(), tmp_path)
     captured = capsys.readouterr()
     assert captured.out == ""

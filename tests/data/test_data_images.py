@@ -70,9 +70,7 @@ def test_cifar10_archive_and_folder_give_the_official_order(tmp_path: Path, writ
 def test_cifar100_uses_the_fine_label_and_keeps_the_coarse_one(tmp_path: Path, write_tar) -> None:
     rng = np.random.default_rng(1)
     coarse, fine = np.array([3, 19, 0]), np.array([99, 0, 42])
-    block = np.concatenate([coarse[:, None], fine[:, None], rng.integers(0, 256, (3, 3072))], axis=1).astype(
-        np.uint8
-    )
+    block = np.concatenate([coarse[:, None], fine[:, None], rng.integers(0, 256, (3, 3072))], axis=1).astype(np.uint8)
     files = {
         "cifar-100-binary/train.bin": block[:2].tobytes(),
         "cifar-100-binary/test.bin": block[2:].tobytes(),
@@ -109,9 +107,7 @@ def test_damaged_cifar_is_refused(tmp_path: Path, write_tar) -> None:
 
     def changed(name: str, content: bytes | None) -> Path:
         kept = {key: value for key, value in files.items() if key != PREFIX + name}
-        return write_tar(
-            tmp_path / "changed.tar.gz", kept | ({} if content is None else {PREFIX + name: content})
-        )
+        return write_tar(tmp_path / "changed.tar.gz", kept | ({} if content is None else {PREFIX + name: content}))
 
     whole = files[PREFIX + "data_batch_2.bin"]
     with pytest.raises(DataError, match=r"3 records of 3,073 bytes in data_batch_2.bin.*got 9,218 bytes"):
@@ -208,9 +204,7 @@ def test_real_cifar10_whole(shared: Path, tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    subprocess.run(
-        [sys.executable, str(shared / "unpack_cifar10.py"), str(tmp_path)], check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, str(shared / "unpack_cifar10.py"), str(tmp_path)], check=True, capture_output=True)
     data = load("cifar10", path=tmp_path)
     assert data.inputs.shape == (60_000, 3, 32, 32)
     assert np.bincount(data.labels).tolist() == [6000] * 10

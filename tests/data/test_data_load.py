@@ -63,9 +63,7 @@ def test_data_dir_without_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_info_of_a_path_describes_what_is_in_it(tmp_path: Path) -> None:
-    np.savez(
-        tmp_path / "a.npz", inputs=np.eye(3), labels=[0, 2, 2], ids=["a", "b", "c"], group_site=[1, 1, 2]
-    )
+    np.savez(tmp_path / "a.npz", inputs=np.eye(3), labels=[0, 2, 2], ids=["a", "b", "c"], group_site=[1, 1, 2])
     known = info(tmp_path / "a.npz")
     json.dumps(known)
     assert known["shape"] == [3, 3]

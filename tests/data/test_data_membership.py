@@ -86,9 +86,7 @@ def test_splits_are_disjoint_sized_and_proportional(data: st.DataObject, n: int,
     validation = data.draw(st.integers(0, n - audit))
     population = data.draw(st.integers(0, n - audit - validation))
     labels = np.random.default_rng(n).integers(0, 5, n) if stratified else None
-    parts = membership.splits(
-        n, audit=audit, validation=validation, population=population, seed=3, labels=labels
-    )
+    parts = membership.splits(n, audit=audit, validation=validation, population=population, seed=3, labels=labels)
     assert [len(parts.audit), len(parts.validation), len(parts.population)] == [audit, validation, population]
     together = np.concatenate([parts.audit, parts.validation, parts.population])
     assert len(set(together.tolist())) == len(together)

@@ -89,9 +89,7 @@ def test_semicolons_by_option(tmp_path: Path) -> None:
         ("id,a,label\n1,1,x\n1,2,y\n", {}, "a different id for every record.*'1'"),
     ],
 )
-def test_bad_tables_say_what_is_wrong(
-    tmp_path: Path, text: str, options: dict[str, object], message: str
-) -> None:
+def test_bad_tables_say_what_is_wrong(tmp_path: Path, text: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(write(tmp_path / "bad.csv", text), **options)
 
@@ -149,9 +147,7 @@ def test_npz_keeps_every_part(tmp_path: Path) -> None:
     assert data.ids.tolist() == ["r7", "r8", "r9"]
     assert data.feature_names == ("w", "x", "y", "z")
     assert data.groups["site"].tolist() == [1, 1, 2]
-    np.savez_compressed(
-        tmp_path / "b.npz", inputs=inputs, labels=[0, 1, 0], class_names=["no", "yes", "maybe"]
-    )
+    np.savez_compressed(tmp_path / "b.npz", inputs=inputs, labels=[0, 1, 0], class_names=["no", "yes", "maybe"])
     assert load(tmp_path / "b.npz").class_names == ("no", "yes", "maybe")
 
 

@@ -148,9 +148,7 @@ def test_texas_layout_in_archive_and_folder_and_label_first(
     feats = "".join(row.split(",", 1)[1] + "\n" for row in rows).encode()
     names = "".join(f"{label}\n" for label in labels).encode()
     other = {"texas/10/feats": b"0,1\n", "texas/10/labels": b"3\n"}
-    archive = write_tar(
-        tmp_path / "dataset_texas.tgz", other | {"texas/100/labels": names, "texas/100/feats": feats}
-    )
+    archive = write_tar(tmp_path / "dataset_texas.tgz", other | {"texas/100/labels": names, "texas/100/feats": feats})
     data = read_table(archive, texas)
     assert (data.inputs == inputs).all()
     assert data.labels.tolist() == (labels - 1).tolist()

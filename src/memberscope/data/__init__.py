@@ -64,9 +64,7 @@ def load(
     'digits-0007'
     """
     if records is not None and n is not None and records != n:
-        raise ConfigError(
-            "records or n, which mean the same", f"records={records} and n={n}", "Give one of them."
-        )
+        raise ConfigError("records or n, which mean the same", f"records={records} and n={n}", "Give one of them.")
     wanted = n if records is None else records
     if wanted is not None and wanted < 1:
         raise ConfigError("at least 1 record", f"records={wanted}", "Ask for more records.")
@@ -79,9 +77,7 @@ def load(
     if wanted is None or wanted == len(data):
         return data
     if wanted > len(data):
-        raise ConfigError(
-            f"at most {len(data):,} records of {name}", f"records={wanted:,}", "Ask for fewer records."
-        )
+        raise ConfigError(f"at most {len(data):,} records of {name}", f"records={wanted:,}", "Ask for fewer records.")
     return data.take(np.sort(np.random.default_rng(seed).permutation(len(data))[:wanted]))
 
 
@@ -153,9 +149,7 @@ def _reader(path: Path) -> Callable[..., Dataset]:
     if not path.exists():
         if len(path.parts) == 1 and not path.suffix:
             raise _unknown(str(path))
-        raise DataError(
-            f"a data set at {path}", "no such file or folder", f"Check the path; readable are {FILES}."
-        )
+        raise DataError(f"a data set at {path}", "no such file or folder", f"Check the path; readable are {FILES}.")
     suffix = path.suffix.lower()
     if path.is_dir() or path.name.lower().endswith(ARCHIVES):
         layout = detect_cifar(path)

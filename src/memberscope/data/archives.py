@@ -49,9 +49,7 @@ def verify(path: Path, checksum: str) -> None:
             got = sha256_file(path)
         else:
             with path.open("rb") as file:
-                got = hashlib.file_digest(
-                    file, lambda: hashlib.new(algorithm, usedforsecurity=False)
-                ).hexdigest()
+                got = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise DataError(f"a readable file {path}", f"{error.strerror or error}", "Check the path.") from error
     if got != wanted:

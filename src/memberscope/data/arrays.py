@@ -77,9 +77,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     for name, array in arrays.items():
         # A member that is not .npy comes back as bytes.
         if not isinstance(array, np.ndarray):
-            raise DataError(
-                f"only .npy arrays in {path}", f"the member {name!r}", "Write it again with numpy.savez."
-            )
+            raise DataError(f"only .npy arrays in {path}", f"the member {name!r}", "Write it again with numpy.savez.")
     return arrays
 
 

@@ -67,9 +67,7 @@ def read_binary_csv(
         if not piece:
             break
     if done == 0 or (rows is not None and done != rows):
-        raise DataError(
-            f"{rows:,} rows in {what}" if rows else f"at least one row in {what}", f"{done:,}", FIX
-        )
+        raise DataError(f"{rows:,} rows in {what}" if rows else f"at least one row in {what}", f"{done:,}", FIX)
     return whole if whole is not None else np.concatenate(parts), np.concatenate(labels)
 
 
@@ -100,9 +98,7 @@ def _parse(
             # A comma before the features is a field too many, which the general parser names.
             if not any(b"," in text for text in set(texts)):
                 return values, _labels(texts, what, before)
-    lines = [
-        content[a:b].decode("utf-8", "replace") for a, b in zip(starts.tolist(), ends.tolist(), strict=True)
-    ]
+    lines = [content[a:b].decode("utf-8", "replace") for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
     return _parse_any(lines, features, what, labelled, before)
 
 
@@ -127,9 +123,7 @@ def _parse_any(
     fields = features + int(labelled)
     for row, line in enumerate(lines):
         if line.count(",") + 1 != fields:
-            raise DataError(
-                f"{fields} fields in row {before + row + 1} of {what}", f"{line.count(',') + 1}", FIX
-            )
+            raise DataError(f"{fields} fields in row {before + row + 1} of {what}", f"{line.count(',') + 1}", FIX)
     try:
         table = np.loadtxt(lines, np.float64, comments=None, delimiter=",", quotechar='"', ndmin=2)
     except ValueError as error:
@@ -146,7 +140,5 @@ def _parse_any(
     labels = table[:, 0] if labelled else np.empty(0)
     odd = np.flatnonzero(labels != np.floor(labels))
     if len(odd):
-        raise DataError(
-            f"a whole number as label in row {before + odd[0] + 1} of {what}", f"{labels[odd[0]]:g}", FIX
-        )
+        raise DataError(f"a whole number as label in row {before + odd[0] + 1} of {what}", f"{labels[odd[0]]:g}", FIX)
     return values.astype(np.uint8), labels.astype(np.int64)

@@ -101,9 +101,7 @@ def _official_table(table: Table, description: str) -> Entry:
 
 def _official_cifar(layout: Cifar, description: str) -> Entry:
     source = "https://www.cs.toronto.edu/~kriz/cifar.html (Krizhevsky 2009); no licence stated, research use"
-    return Entry(
-        layout.name, description, (60_000, 3, 32, 32), layout.classes, source, _cifar(layout), layout.archive
-    )
+    return Entry(layout.name, description, (60_000, 3, 32, 32), layout.classes, source, _cifar(layout), layout.archive)
 
 
 _ENTRIES = (

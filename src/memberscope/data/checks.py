@@ -173,9 +173,7 @@ def check_shift(data: Dataset, members: NDArray[np.bool_], rng: np.random.Genera
     fitted = np.concatenate([np.arange(len(inside)) % 2, np.arange(len(outside)) % 2]) == 0
     seed = int(rng.integers(2**31))
     linear = LogisticRegression(C=0.1, max_iter=200)
-    boosted = HistGradientBoostingClassifier(
-        max_iter=40, max_leaf_nodes=8, early_stopping=False, random_state=seed
-    )
+    boosted = HistGradientBoostingClassifier(max_iter=40, max_leaf_nodes=8, early_stopping=False, random_state=seed)
     truth = side[~fitted] == 1
     m, n = int(truth.sum()), int((~truth).sum())
     best = 0.0
@@ -187,9 +185,7 @@ def check_shift(data: Dataset, members: NDArray[np.bool_], rng: np.random.Genera
     limit = 0.5 + stats.norm.isf(ALPHA / 2) * np.sqrt((m + n + 1) / (12 * m * n))
     measured = f"AUC {best:.3f} from the inputs alone, on {m + n:,} records; guessing stays below {limit:.3f}"
     if best <= limit:
-        return _ok(
-            "MS004", title, f"Members and non-members cannot be told apart without the model: {measured}."
-        )
+        return _ok("MS004", title, f"Members and non-members cannot be told apart without the model: {measured}.")
     return _warning(
         "MS004",
         title,

@@ -78,9 +78,7 @@ def download(
     return target
 
 
-def _receive_all(
-    archive: Archive, part: Path, attempts: int, wait: float, timeout: float, quiet: bool
-) -> None:
+def _receive_all(archive: Archive, part: Path, attempts: int, wait: float, timeout: float, quiet: bool) -> None:
     """Receive until the file is complete; attempts that brought something do not count."""
     failed = 0
     while True:
@@ -101,9 +99,7 @@ def _receive(archive: Archive, part: Path, timeout: float, quiet: bool) -> None:
     if offset:
         headers["Range"] = f"bytes={offset}-"
     try:
-        response = urllib.request.urlopen(
-            urllib.request.Request(archive.url, headers=headers), timeout=timeout
-        )
+        response = urllib.request.urlopen(urllib.request.Request(archive.url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416 and offset:

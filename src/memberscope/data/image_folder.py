@@ -33,9 +33,7 @@ def read_image_folder(path: Path, *, size: tuple[int, int] | int | None = None) 
     tops = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
     split = bool(tops) and all(child.name.lower() in SPLITS for child in tops)
     folders = [inner for top in tops for inner in sorted(top.iterdir()) if inner.is_dir()] if split else tops
-    files = [
-        file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES
-    ]
+    files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
     if not files:
         raise DataError(
             f"images ({', '.join(sorted(SUFFIXES))}) in one folder a class under {path}",
@@ -82,6 +80,4 @@ def read_image_folder(path: Path, *, size: tuple[int, int] | int | None = None) 
 
 
 def _unreadable(file: Path, error: Exception) -> DataError:
-    return DataError(
-        f"a whole image in {file}", str(error) or type(error).__name__, "Remove or replace the file."
-    )
+    return DataError(f"a whole image in {file}", str(error) or type(error).__name__, "Remove or replace the file.")

@@ -170,11 +170,7 @@ def _records(content: bytes, name: str, path: Path, layout: Cifar) -> NDArray[np
     width = layout.header + PIXELS
     count = dict(zip(layout.train + layout.test, layout.counts, strict=False)).get(name)
     if not content or len(content) % width or (count is not None and len(content) != count * width):
-        wanted = (
-            f"{count:,} records of {width:,} bytes"
-            if count is not None
-            else f"whole records of {width:,} bytes"
-        )
+        wanted = f"{count:,} records of {width:,} bytes" if count is not None else f"whole records of {width:,} bytes"
         raise DataError(
             f"{wanted} in {name}.bin of {path}",
             f"{len(content):,} bytes",
@@ -198,7 +194,5 @@ def _names(content: bytes | None, classes: int, path: Path) -> NDArray[np.str_]:
         return np.arange(classes).astype(np.str_)
     names = content.decode("utf-8", "replace").split()
     if len(names) != classes:
-        raise DataError(
-            f"{classes} class names in {path}", f"{len(names)}", "Restore the official file of names."
-        )
+        raise DataError(f"{classes} class names in {path}", f"{len(names)}", "Restore the official file of names.")
     return np.array(names)

@@ -90,9 +90,7 @@ def bernoulli(models: int, records: int, p: float = 0.5, rng_or_seed: Seed = 0) 
     return members
 
 
-def given(
-    members: NDArray[Any], *, models: int | None = None, records: int | None = None
-) -> NDArray[np.bool_]:
+def given(members: NDArray[Any], *, models: int | None = None, records: int | None = None) -> NDArray[np.bool_]:
     """A design drawn elsewhere, checked.
 
     Args:

@@ -72,9 +72,7 @@ def purchases(records: int = 20_000, seed: int = 0, population: Shoppers | None 
         ConfigError: ``records`` or ``seed`` out of range.
     """
     if not 1 <= records <= MOST:
-        raise ConfigError(
-            f"1 to {MOST:,} records", f"{records:,}", "Choose a number of records in this range."
-        )
+        raise ConfigError(f"1 to {MOST:,} records", f"{records:,}", "Choose a number of records in this range.")
     if seed < 0:
         raise ConfigError("a seed of at least 0", f"{seed}", "Choose another seed.")
     world = population or Shoppers()

@@ -89,9 +89,7 @@ def read_parquet(
     try:
         table = parquet.read_table(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(
-            f"a whole Parquet file at {path}", str(error).splitlines()[0], "Write it again."
-        ) from error
+        raise DataError(f"a whole Parquet file at {path}", str(error).splitlines()[0], "Write it again.") from error
     header = list(table.column_names)
     parts = _parts(header, path, label, id, groups, drop)
     inputs = np.empty((table.num_rows, len(parts.features)), np.float64)
@@ -116,9 +114,7 @@ class Parts:
     features: tuple[str, ...]
 
 
-def encode(
-    values: Sequence[str], class_names: Sequence[str], what: str
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def encode(values: Sequence[str], class_names: Sequence[str], what: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Classes as numbers, and their names in order.
 
     Whole numbers from 0 stay as they are; other numbers are ordered as numbers, text by alphabet, unless
@@ -141,9 +137,7 @@ def encode(
         names = tuple(str(name) for name in class_names)
         for value in distinct:
             if value not in names:
-                raise DataError(
-                    f"labels among the {len(names)} class names", repr(value), "Name every class."
-                )
+                raise DataError(f"labels among the {len(names)} class names", repr(value), "Name every class.")
     else:
         numbers = _whole(distinct)
         if numbers is not None and min(numbers) == 0:
@@ -249,9 +243,7 @@ def _explain(path: Path, separator: str, header: list[str], places: list[int], e
                 try:
                     float(fields[place])
                 except ValueError:
-                    raise _not_numeric(
-                        header[place], f"{fields[place]!r} in line {reader.line_num}", path
-                    ) from error
+                    raise _not_numeric(header[place], f"{fields[place]!r} in line {reader.line_num}", path) from error
     raise DataError(f"a table of numbers at {path}", str(error), "Check quotes and separators.") from error
 
 

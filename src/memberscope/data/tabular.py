@@ -52,9 +52,7 @@ class Table:
 PURCHASE100 = Table(
     "purchase100", Archive("dataset_purchase.tgz", SITE + "dataset_purchase.tgz", "", 43), 197_324, 600, 100
 )
-TEXAS100 = Table(
-    "texas100", Archive("dataset_texas.tgz", SITE + "dataset_texas.tgz", "", 22), 67_330, 6_169, 100
-)
+TEXAS100 = Table("texas100", Archive("dataset_texas.tgz", SITE + "dataset_texas.tgz", "", 22), 67_330, 6_169, 100)
 LOCATION30 = Table(
     "location30",
     Archive(
@@ -149,18 +147,14 @@ def _cached(inputs: Path, labels: Path, table: Table) -> tuple[NDArray[np.uint8]
         features, classes = read_npy(inputs), read_npy(labels)
     except DataError:
         return None
-    whole = (
-        features.ndim == 2 and features.shape == (len(classes), table.features) and features.dtype == np.uint8
-    )
+    whole = features.ndim == 2 and features.shape == (len(classes), table.features) and features.dtype == np.uint8
     return (features, classes) if whole else None
 
 
 def _parse(sources: tuple[Path, ...], table: Table) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if len(sources) == 2:
         with sources[0].open("rb") as feats, sources[1].open("rb") as names:
-            return _rows(feats, table, str(sources[0]), labelled=False)[0], _label_file(
-                names, table, str(sources[1])
-            )
+            return _rows(feats, table, str(sources[0]), labelled=False)[0], _label_file(names, table, str(sources[1]))
     if not _is_tar(sources[0]):
         with sources[0].open("rb") as file:
             return _rows(file, table, str(sources[0]))
@@ -212,11 +206,7 @@ def _label_file(stream: IO[bytes], table: Table, where: str) -> NDArray[np.int64
         lines = stream.read().decode("utf-8", "replace").split("\n")
         labels = np.array([int(line.strip().strip('"')) for line in lines if line.strip()], np.int64)
     except ValueError as error:
-        raise DataError(
-            f"one whole number a line in {where}", str(error), "Restore the official file."
-        ) from error
+        raise DataError(f"one whole number a line in {where}", str(error), "Restore the official file.") from error
     if table.records is not None and len(labels) != table.records:
-        raise DataError(
-            f"{table.records:,} labels in {where}", f"{len(labels):,}", "Restore the official file."
-        )
+        raise DataError(f"{table.records:,} labels in {where}", f"{len(labels):,}", "Restore the official file.")
     return labels

@@ -120,7 +120,7 @@ def _counting(signals: Signals, targets: Sequence[int]) -> CheckResult:
         ranks = rankdata(count)
         area = (ranks[member].sum() - m * (m + 1) / 2) / (m * n)
         # Null variance of the Mann-Whitney statistic, ties included.
-        deviation = np.sqrt(ranks.var() / (m * n))
+        deviation = np.sqrt(ranks.var() / (m * n * (m + n - 1)))
         worst = max(worst, abs(area - 0.5) / deviation)
     # Bonferroni over targets at about 1 in 10,000.
     limit = 4.0 + 0.5 * np.log10(len(targets))

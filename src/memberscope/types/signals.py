@@ -179,11 +179,15 @@ class Signals:
         """Decimals to which probabilities were rounded (at most 6), or None if they were not."""
         if self.kind != "probabilities":
             return None
-        sample = np.concatenate([np.asarray(row[:512], np.float64).ravel() for row in self.outputs[:8]])
+        sample = np.concatenate([np.asarray(row[:512]).ravel() for row in self.outputs[:8]])
+        exact = sample.astype(np.float64)
+        # A decimal written in a float type comes back as the nearest such float: anything else was not rounded.
+        spacing = 2 * np.spacing(np.abs(sample)).astype(np.float64)
         for digits in range(7):
-            # float32 carries a rounded decimal to about 1e-7.
-            if np.abs(sample - np.round(sample, digits)).max() < 2e-7:
-                # Hard 0/1 outputs of a well-trained model are saturated, not rounded, if any value differs.
+            if spacing.max() > 0.1 * 10.0**-digits:
+                # The type itself is no finer than these decimals, so every number would look rounded.
+                return None
+            if (np.abs(exact - np.round(exact, digits)) <= np.where(exact == 0, 0, spacing)).all():
                 return digits
         return None
 
