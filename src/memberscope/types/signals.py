@@ -184,7 +184,7 @@ class Signals:
         # A decimal written in a float type comes back as the nearest such float: anything else was not rounded.
         spacing = 2 * np.spacing(np.abs(sample)).astype(np.float64)
         for digits in range(7):
-            if spacing.max() > 0.1 * 10.0**-digits:
+            if spacing.max() > 0.25 * 10.0**-digits:
                 # The type itself is no finer than these decimals, so every number would look rounded.
                 return None
             if (np.abs(exact - np.round(exact, digits)) <= np.where(exact == 0, 0, spacing)).all():
