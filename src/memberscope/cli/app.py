@@ -85,7 +85,7 @@ def audit(
 
     \b
     Examples:
-      memberscope audit examples/demo.yaml
+      memberscope audit examples/location30.yaml
       memberscope audit --signals outputs.npz --target 0 --gate 'tpr@0.01<0.05'
       memberscope audit --signals outputs.npz --json > findings.json
     """
