@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 import memberscope as ms
+from commands import command
 from memberscope.attacks import ATTACKS
 from memberscope.cli import main
 from memberscope.data.membership import complementary_pairs
@@ -51,14 +52,6 @@ def save(signals: Signals, path: Path) -> Path:
         ids=signals.ids,
     )
     return path
-
-
-def command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as left:
-        main(arguments)
-    said = capsys.readouterr()
-    return int(left.value.code or 0), said.out, said.err
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import yaml
 
-from memberscope.cli import main
+from commands import command
 from memberscope.errors import MemberscopeError
 from memberscope.run import audit
 
@@ -406,15 +406,6 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MEMBERSCOPE_TEST_MARKER", str(path))
     monkeypatch.setenv("MEMBERSCOPE_DATA", str(tmp_path / "data"))
     return path
-
-
-def command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of the command."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as left:
-        main(arguments)
-    said = capsys.readouterr()
-    return int(left.value.code or 0), said.out, said.err
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -30,9 +30,9 @@ _HOMES = {
     "load": "memberscope.data",
     "load_signals": "memberscope.signals.load",
     "membership": "memberscope.data.membership",
-    "read_findings": "memberscope.run",
+    "read_findings": "memberscope.run_folder",
     "train_pool": "memberscope.training.pool",
-    "write_run": "memberscope.run",
+    "write_run": "memberscope.run_folder",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from memberscope.data import membership as membership
     from memberscope.errors import MemberscopeError as MemberscopeError
     from memberscope.run import audit as audit
-    from memberscope.run import read_findings as read_findings
-    from memberscope.run import write_run as write_run
+    from memberscope.run_folder import read_findings as read_findings
+    from memberscope.run_folder import write_run as write_run
     from memberscope.signals.collect import collect as collect
     from memberscope.signals.load import load_signals as load_signals
     from memberscope.training.pool import train_pool as train_pool

@@ -113,7 +113,7 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> Non
 
     Example: memberscope report runs/demo
     """
-    from memberscope.run import report as write
+    from memberscope.run_folder import report as write
 
     typer.echo(str(write(run)))
 

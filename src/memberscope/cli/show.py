@@ -107,7 +107,7 @@ def run_audit(
 def finish(findings: Findings, folder: Path | None, *, json: bool) -> None:
     """Print the findings and leave with the verdict's status."""
     if json:
-        from memberscope.run import as_json
+        from memberscope.run_folder import as_json
 
         sys.stdout.write(as_json(findings))
     else:
