@@ -5,7 +5,8 @@
 Each kill is a SIGKILL to the training process itself (its workers end by themselves), at a random instant of
 start-up or of the training. Prints one JSON object: kills that hit a running
 training, models finished at each kill, models trained twice (must be 0), model files that differ from the
-unkilled pool's (must be 0), and whether the logits collected from both are the same. Exit status 1 if not.
+unkilled pool's (must be 0), and whether the logits collected from both and the findings of an audit of all
+rows are the same (the date and the seconds in ``run`` aside). Exit status 1 if not.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from memberscope.auditing import examine
 from memberscope.data.embedded import digits
 from memberscope.data.membership import complementary_pairs
 from memberscope.files import sha256_file
@@ -127,6 +129,7 @@ def run(root: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         sha256_file(pools[0].model_path(row)) != sha256_file(pools[1].model_path(row)) for row in range(len(pools[0]))
     )
     signals = [collect(pool, digits(), folder=pool.folder / "signals", quiet=True) for pool in pools]
+    findings = [examine(found).findings.model_dump(exclude={"run"}) for found in signals]
     return {
         "engine": arguments.engine,
         "models": arguments.models,
@@ -136,12 +139,14 @@ def run(root: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "models_that_differ": differing,
         "manifests_equal": pools[0].manifest == pools[1].manifest,
         "signals_equal": signals[0].fingerprint == signals[1].fingerprint,
+        "findings_equal": findings[0] == findings[1],
         "seconds_unkilled": round(whole, 1),
         "seconds_in_all": round(time.monotonic() - started, 1),
         "passed": kills == arguments.kills
         and not retrained
         and not differing
-        and signals[0].fingerprint == signals[1].fingerprint,
+        and signals[0].fingerprint == signals[1].fingerprint
+        and findings[0] == findings[1],
     }
 
 
