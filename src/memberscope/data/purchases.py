@@ -4,6 +4,11 @@ Purchase100 (Shokri et al. 2017) is a year of shopping baskets whose classes are
 a shopper blends two of 300 sparse types, buys with an activity of their own, and is labelled by the
 nearest of 100 balanced clusters, whose borders run between shoppers much alike. Some shoppers are atypical
 (they blend many types) and some are mislabelled; ``groups["oddity"]`` says which.
+
+Measured with ``python benchmarks/calibrate_purchases.py --train 157859 --test 39464 --epochs 22 --batch 128``
+(the paper's FCN, Adam 5e-4, bf16), after epoch 17: 97.6 % train, 86.8 % test, loss AUC 56.7 %, advantage
+13.6 %; published for Purchase100 (METHODS §7, 200 epochs in batches of 32): 97.8, 87.5, 57.3 and 13.9 %.
+Class sizes there: 1,496 to 2,455, median 1,965.
 """
 
 from __future__ import annotations
