@@ -148,6 +148,7 @@ def test_planted_records_are_named_and_others_are_not() -> None:
     assert len(sure) >= 30
     assert {row.id for row in sure} <= planted
     assert {row.id for row in found.top[:30]} <= planted
+    assert found.always == sum(row.support_in == row.targets_in for row in found.top) > 0
     assert all(row.targets_in == 8 and row.targets_out == 8 for row in found.top)
 
 

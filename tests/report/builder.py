@@ -236,7 +236,13 @@ def build(
         "classes": [class_row(name, float(t)) for name, t in zip(class_names, spread, strict=True)],
         "groups": {"split": [class_row("train", 0.13), class_row("test", 0.12)]},
         "records": Records(
-            attack="bavaria", q=0.05, flagged=exposed, members=5000, share=share(exposed / 5000), top=rows
+            attack="bavaria",
+            q=0.05,
+            flagged=exposed,
+            members=5000,
+            share=share(exposed / 5000),
+            always=sum(row.support_in == row.targets_in > 1 for row in rows),
+            top=rows,
         ),
         "limits": [
             "The figures hold for models trained with this recipe on this many records.",

@@ -148,7 +148,7 @@ def test_the_clearest_record_is_told_where_none_is_named_by_all() -> None:
     base = build()
     assert base.records is not None
     rows = [row.model_copy(update={"support_in": 1 + (k == 3)}) for k, row in enumerate(base.records.top)]
-    page = read(render(build(records=base.records.model_copy(update={"top": rows}))))
+    page = read(render(build(records=base.records.model_copy(update={"top": rows, "always": 0}))))
     assert "the clearest by 2 of 6 models trained on it" in page.text
 
 

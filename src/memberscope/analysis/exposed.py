@@ -118,5 +118,6 @@ def exposed_records(
         flagged=round(float((flagged & inside).sum(axis=1).mean())),
         members=round(float(inside.sum(axis=1).mean())),
         share=figure.figure(),
+        always=int(((support_in == targets_in) & (targets_in > 1)).sum()),
         top=rows,
     )

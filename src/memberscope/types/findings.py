@@ -166,7 +166,8 @@ class Records(Model):
     flagged: int = Field(description="members flagged, mean over targets")
     members: int = Field(description="members, mean over targets")
     share: Figure
-    top: list[RecordRow]
+    always: int = Field(description="records flagged by every one of two or more targets that trained on them")
+    top: list[RecordRow] = Field(description="the most exposed, at most 200; records.csv has all")
 
 
 class Curve(Model):

@@ -183,11 +183,10 @@ def _named(findings: Findings) -> Card:
     members = f"of {grouped(records.members)} training records"
     if share.value is not None and share.low is not None and share.high is not None:
         members += f" ({percent(share.value)}; {percent_range(share.low, share.high)})"
-    by_all = sum(row.support_in == row.targets_in > 1 for row in records.top)
     clearest = max(records.top, key=lambda row: row.support_in / max(row.targets_in, 1), default=None)
     details = [members]
-    if by_all:
-        details.append(f"{grouped(by_all)} named by every model trained on them")
+    if records.always:
+        details.append(f"{grouped(records.always)} named by every model trained on them")
     elif clearest is not None and clearest.targets_in > 1:
         details.append(f"the clearest by {clearest.support_in} of {clearest.targets_in} models trained on it")
     return Card(label, "named", grouped(records.flagged), tuple(details))
