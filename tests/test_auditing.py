@@ -216,6 +216,14 @@ def test_exit_status_and_clean_output(
     assert found.name == "signals" and found.populations["targets"] == 1
 
 
+@pytest.mark.parametrize("given", [["--target", "1", "4"], ["--target", "1", "--target", "4"]])
+def test_several_targets(given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(world(records=600), tmp_path / "signals.npz")
+    status, out, _ = command(["audit", "--signals", str(path), *given, "--attack", "loss", "--json"], capsys)
+    assert status == 0
+    assert [result["target"] for result in json.loads(out)["attacks"]] == ["all", 1, 4]
+
+
 def test_command_writes_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = save(world(records=600), tmp_path / "signals.npz")
     status, out, _ = command(["audit", "--signals", str(path), "--out", str(tmp_path / "run"), "-q"], capsys)

@@ -80,7 +80,7 @@ def test_records_keep_their_ids_evidence_and_share(findings: Findings, page: Pag
         assert plain(line) in page.text
     assert all(text in page.text for text in figure_texts(findings.records.share, "share"))
     assert "false discoveries ≤ 5 %" in page.text
-    assert "30 named by every model trained on them" in page.text
+    assert "30 different records are named by every model trained on them" in page.text
 
 
 def test_page_one_holds_the_four_figures_and_the_way_they_were_made(findings: Findings, page: Page) -> None:

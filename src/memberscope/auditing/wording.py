@@ -90,8 +90,8 @@ def summary(
         )
     if records is not None and records.flagged:
         said.append(
-            f"{records.flagged:,} of {records.members:,} training records can be named at a false-discovery rate of "
-            f"{percent(records.q)}."
+            f"{records.flagged:,} of {records.members:,} training records of a model can be named at a "
+            f"false-discovery rate of {percent(records.q)}."
         )
     elif records is not None:
         said.append("No single training record can be named with confidence.")

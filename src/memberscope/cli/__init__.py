@@ -7,6 +7,24 @@ import sys
 from collections.abc import Sequence
 
 
+def several_targets(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which ``--target 0 1`` means ``--target 0 --target 1``.
+
+    >>> several_targets(["audit", "--target", "0", "12", "--json"])
+    ['audit', '--target', '0', '--target', '12', '--json']
+    """
+    expanded: list[str] = []
+    inside = False
+    for argument in arguments:
+        if inside and argument.isdecimal():
+            # The first number follows the option itself.
+            expanded += [argument] if expanded[-1] == "--target" else ["--target", argument]
+        else:
+            inside = argument == "--target"
+            expanded.append(argument)
+    return expanded
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its status.
 
@@ -16,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from memberscope.errors import MemberscopeError
 
     try:
-        app(args=arguments, standalone_mode=True)
+        app(args=several_targets(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
     except MemberscopeError as error:
         print(
             f"memberscope: expected {error.expected}\n  got: {error.got}\n  do this: {error.fix}",

@@ -63,7 +63,7 @@ def audit(
         Path | None, typer.Option(help="Saved outputs (.npz) instead of a configuration.", show_default=False)
     ] = None,
     target: Annotated[
-        list[int] | None, typer.Option("--target", help="Row to audit; may be repeated. Default: all rows.")
+        list[int] | None, typer.Option("--target", help="Rows to audit, such as --target 0 3. Default: all rows.")
     ] = None,
     attack: Annotated[
         list[str] | None, typer.Option("--attack", help="Attack to run; may be repeated. Default: all that can run.")

@@ -118,31 +118,28 @@ def finish(findings: Findings, folder: Path | None, *, json: bool) -> None:
 
 
 def _summarise(findings: Findings) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from textwrap import fill
 
-    console = Console()
-    console.print(f"\n[bold]{findings.verdict.replace('_', ' ').upper()}[/bold]  {findings.headline}", highlight=False)
+    typer.echo("\n" + fill(f"{findings.verdict.replace('_', ' ').upper()}: {findings.headline}", 78) + "\n")
     for sentence in findings.summary:
-        console.print(f"  {sentence}", highlight=False)
-    table = Table(title="Attacks over all targets, with 95 % intervals", title_justify="left")
-    for column in ("attack", "references", "AUC", "TPR at 1 % FPR", "TPR at 0.1 % FPR"):
-        table.add_column(column, justify="left" if column == "attack" else "right")
+        typer.echo(fill(sentence, 78, initial_indent="  ", subsequent_indent="    "))
+    references = findings.populations["references"]
+    typer.echo(f"\nOver all targets, with 95 % intervals; {references} reference models a target:")
+    typer.echo(f"{'attack':20}{'AUC':>18}{'TPR, %, at FPR 1 %':>21}{'at FPR 0.1 %':>20}")
     for result in findings.attacks:
         if result.target == "all":
             rates = [_cell(result.tpr_at_fpr[key], percent=True) for key in ("0.01", "0.001")]
-            table.add_row(result.name, str(result.references), _cell(result.auc), *rates)
-    console.print(table)
+            typer.echo(f"{result.name:20}{_cell(result.auc):>18}{rates[0]:>21}{rates[1]:>20}")
     for missing in findings.not_run:
-        console.print(f"  not run: {missing.name}: {missing.reason}", highlight=False)
+        typer.echo(fill(f"not run: {missing.name}: {missing.reason}", 78, subsequent_indent="    "))
 
 
 def _cell(figure: Figure, *, percent: bool = False) -> str:
     if figure.value is None or figure.low is None or figure.high is None:
         return "not measurable"
     if percent:
-        return f"{100 * figure.value:.2f} % ({100 * figure.low:.2f} – {100 * figure.high:.2f})"
-    return f"{figure.value:.3f} ({figure.low:.3f} – {figure.high:.3f})"
+        return f"{100 * figure.value:.2f} ({100 * figure.low:.2f}–{100 * figure.high:.2f})"
+    return f"{figure.value:.3f} ({figure.low:.3f}–{figure.high:.3f})".replace("0.", ".")
 
 
 def list_attacks(*, json: bool) -> None:

@@ -186,7 +186,7 @@ def _named(findings: Findings) -> Card:
     clearest = max(records.top, key=lambda row: row.support_in / max(row.targets_in, 1), default=None)
     details = [members]
     if records.always:
-        details.append(f"{grouped(records.always)} named by every model trained on them")
+        details.append(f"{grouped(records.always)} different records are named by every model trained on them")
     elif clearest is not None and clearest.targets_in > 1:
         details.append(f"the clearest by {clearest.support_in} of {clearest.targets_in} models trained on it")
     return Card(label, "named", grouped(records.flagged), tuple(details))
