@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2_contingency, chisquare
 
 from memberscope.signals.derive import scaled_logits
-from memberscope.signals.references import design, means, moments, partner, reference_rows, usable
+from memberscope.signals.references import counts, design, means, moments, partner, reference_rows, usable
 from memberscope.types import Signals
 from worlds import difficulty, membership, null_world, signals_of
 
@@ -84,6 +84,17 @@ def test_population_records_have_no_partner_and_keep_all_other_models() -> None:
         assert rows is not None
         assert (rows[60:] == -1).all() and (rows[:60] >= 0).all()
         assert (usable(signals, 2)[:, 60:].sum(axis=0) == 5).all()
+
+
+@pytest.mark.parametrize("kind", ["pairs", "bernoulli", "balanced"])
+@pytest.mark.parametrize("population", [0, 20])
+def test_counts_are_those_of_the_usable_models(kind: Any, population: int) -> None:
+    signals = bare(membership(8, 80, np.random.default_rng(2), kind), population=population)
+    for target in range(8):
+        allowed = usable(signals, target)
+        inside, outside = counts(signals, target)
+        assert (inside == (allowed & signals.members).sum(axis=0)).all()
+        assert (outside == (allowed & ~signals.members).sum(axis=0)).all()
 
 
 def next_row(members: Bools, target: int) -> NDArray[np.int64]:

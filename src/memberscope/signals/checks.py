@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from memberscope.checks import CODES
 from memberscope.signals.derive import correct_row, saturated_share
-from memberscope.signals.references import reference_rows, usable
+from memberscope.signals.references import counts, reference_rows
 from memberscope.text import percent
 from memberscope.types import Access, CheckResult, Signals
 
@@ -112,7 +112,7 @@ def _counting(signals: Signals, targets: Sequence[int]) -> CheckResult:
     audited = ~signals.population
     worst = 0.0
     for target in targets:
-        count = (usable(signals, target) & signals.members).sum(axis=0)[audited]
+        count = counts(signals, target)[0][audited]
         member = signals.members[target][audited]
         m, n = int(member.sum()), int((~member).sum())
         if len(np.unique(count)) == 1 or not m or not n:
@@ -138,9 +138,7 @@ def _both_sides(signals: Signals, targets: Sequence[int]) -> CheckResult:
     short = 0
     example = ""
     for target in targets:
-        allowed = usable(signals, target)
-        inside = (allowed & signals.members).sum(axis=0)
-        outside = (allowed & ~signals.members).sum(axis=0)
+        inside, outside = counts(signals, target)
         few = np.flatnonzero((np.minimum(inside, outside) < 2) & audited)
         if len(few) > short:
             short = len(few)

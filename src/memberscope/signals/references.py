@@ -126,6 +126,22 @@ def usable(signals: Signals, target: int, records: NDArray[np.int64] | None = No
     return result
 
 
+def counts(signals: Signals, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many of the models that may speak about each record trained on it, and how many did not, ``(N,)`` both."""
+    key = ("counts",)
+    if key not in signals.cache:
+        signals.cache[key] = signals.members.sum(axis=0)
+    inside = signals.cache[key] - signals.members[target]
+    outside = len(signals) - 1 - inside
+    left_out = partner(signals, target)
+    if left_out is not None:
+        chosen = np.flatnonzero(left_out >= 0)
+        trained = signals.members[left_out[chosen], chosen]
+        inside[chosen] -= trained
+        outside[chosen] -= ~trained
+    return inside, outside
+
+
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Count, mean and variance over the models that did / did not train on each record.
