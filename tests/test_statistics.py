@@ -17,7 +17,7 @@ from memberscope.statistics.intervals import (
     proportion,
 )
 from memberscope.statistics.measure import Measurement, positive_predictive_value
-from memberscope.types import Scores
+from memberscope.types import Figure, Scores
 
 
 def tied_sample(seed: int, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -138,13 +138,17 @@ def test_tpr_interval_covers_the_population_value(shift: float) -> None:
     assert np.mean(naive) < 0.95 - error
 
 
+def advantage(scores: np.ndarray, members: np.ndarray) -> Figure:
+    """Of one target's scores."""
+    return Measurement(Scores("x", scores[None], members[None], (0,)), np.array([-1])).pooled.advantage.figure()
+
+
 def test_advantage_of_a_coin_is_zero_on_average_and_covered() -> None:
     rng = np.random.default_rng(6)
     values, inside, maxima = [], [], []
     for _ in range(1000):
         scores, members = rng.normal(size=600), rng.random(600) < 0.5
-        fold = rng.random(600) < 0.5
-        figure = roc.advantage_estimate(roc.cross_fitted(scores, members, fold)).figure()
+        figure = advantage(scores, members)
         values.append(figure.value)
         inside.append(figure.low <= 0 <= figure.high)  # type: ignore[operator]
         curve = roc.roc_curve(scores[members], scores[~members])
@@ -158,7 +162,7 @@ def test_advantage_finds_a_real_gap() -> None:
     rng = np.random.default_rng(7)
     members = rng.random(20_000) < 0.5
     scores = rng.normal(size=20_000) + 1.0 * members
-    figure = roc.advantage_estimate(roc.cross_fitted(scores, members, rng.random(20_000) < 0.5)).figure()
+    figure = advantage(scores, members)
     truth = 2 * stats.norm.cdf(0.5) - 1
     assert figure.value == pytest.approx(truth, abs=0.02)
     assert figure.low <= truth <= figure.high  # type: ignore[operator]

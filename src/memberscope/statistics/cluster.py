@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from memberscope.statistics.intervals import Estimate
-from memberscope.statistics.roc import Counts, best_threshold, threshold_at, tpr_estimate, unmeasurable
+from memberscope.statistics.roc import Counts, threshold_at, tpr_estimate, unmeasurable
 from memberscope.statistics.roc import auc as exact_auc
 from memberscope.types import Scores
 
@@ -166,26 +166,36 @@ def tpr_pooled(scores: Scores, fpr: float, binned: Binned | None, parts: list[Es
     return Estimate(value, t_interval(value, deviation, len(binned.positives), logit=True))
 
 
-def counts_pooled(
-    scores: Scores, clusters: NDArray[np.int64], fold: NDArray[np.bool_], fpr: float | None
+def accusations(
+    scores: Scores,
+    clusters: NDArray[np.int64],
+    fold: NDArray[np.bool_],
+    choose: Callable[[Floats, Floats], float],
+    chosen: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
-    """Accusations per cluster at thresholds chosen on the other half of the records of all targets, ``(C, 4)``.
+    """Accusations per cluster over both halves of the records, each at a threshold chosen on the other, ``(C, 4)``.
 
-    Columns as in :class:`~memberscope.statistics.roc.Counts`.
+    Args:
+        scores: of all targets; one threshold for all of them.
+        clusters: ``(T,)`` cluster of each target.
+        fold: ``(N,)`` which half.
+        choose: members' and non-members' scores to a threshold.
+        chosen: ``(N,)`` count only these records; thresholds stay those of all.
+
+    Returns:
+        Columns as in :class:`~memberscope.statistics.roc.Counts`.
     """
     total = np.zeros((int(clusters.max()) + 1, 4), np.int64)
     for half in (fold, ~fold):
-        other = np.broadcast_to(~half, scores.members.shape)
-        members, non_members = _pool(scores, scores.members & other), _pool(scores, ~scores.members & other)
+        members, non_members = (_pool(scores, where & ~half) for where in (scores.members, ~scores.members))
         if not len(members) or not len(non_members):
             continue
-        threshold = best_threshold(members, non_members) if fpr is None else threshold_at(non_members, fpr)
-        for position, cluster in enumerate(clusters):
-            values, truth = scores.values[position][half], scores.members[position][half]
-            scored = ~np.isnan(values)
-            for column, kind in ((0, truth), (2, ~truth)):
-                total[cluster, column] += int(np.sum(values[scored & kind] >= threshold))
-                total[cluster, column + 1] += int(np.sum(scored & kind))
+        threshold = choose(members, non_members)
+        judged = half if chosen is None else half & chosen
+        values, truth = scores.values[:, judged], scores.members[:, judged]
+        scored, accused = ~np.isnan(values), values >= threshold
+        for column, what in enumerate((accused & truth, scored & truth, accused & ~truth, scored & ~truth)):
+            np.add.at(total[:, column], clusters, what.sum(axis=1))
     return total
 
 

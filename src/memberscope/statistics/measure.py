@@ -72,10 +72,12 @@ class Measurement:
 
     def _one(self, position: int) -> Measured:
         members, non_members = self.scores.of(position)
-        counts = roc.cross_fitted(self.scores.values[position], self.scores.members[position], self.fold)
+        row = slice(position, position + 1)
+        alone = Scores(self.scores.attack, self.scores.values[row], self.scores.members[row], self.scores.targets[row])
+        counts = cluster.accusations(alone, np.zeros(1, np.int64), self.fold, roc.best_threshold)
         return Measured(
             roc.auc_estimate(members, non_members),
-            roc.advantage_estimate(counts),
+            roc.advantage_estimate(cluster.as_counts(counts[0])),
             {fpr: roc.tpr_estimate(members, non_members, fpr) for fpr in FPRS},
         )
 
@@ -85,7 +87,7 @@ class Measurement:
         parts = self.targets
         if len(parts) == 1:
             return parts[0]
-        counts = cluster.counts_pooled(self.scores, self.clusters, self.fold, None)
+        counts = cluster.accusations(self.scores, self.clusters, self.fold, roc.best_threshold)
         advantage = (
             cluster.advantage_pooled(counts)
             if len(counts) > 1
@@ -107,20 +109,13 @@ class Measurement:
         Args:
             chosen: ``(N,)`` count only these records; the thresholds stay those of all records.
         """
-        scores = self.scores
-        total = np.zeros((int(self.clusters.max()) + 1, 4), np.int64)
-        for half in (self.fold, ~self.fold):
-            known = scores.values[~scores.members & ~half[None, :]]
-            known = known[~np.isnan(known)]
-            if not len(known):
-                continue
-            threshold = roc.threshold_at(known, OPERATING_FPR)
-            judged = half if chosen is None else half & chosen
-            values, truth = scores.values[:, judged], scores.members[:, judged]
-            scored, accused = ~np.isnan(values), values >= threshold
-            for column, what in enumerate((accused & truth, scored & truth, accused & ~truth, scored & ~truth)):
-                np.add.at(total[:, column], self.clusters, what.sum(axis=1))
-        return total
+        return cluster.accusations(
+            self.scores,
+            self.clusters,
+            self.fold,
+            lambda _, non_members: roc.threshold_at(non_members, OPERATING_FPR),
+            chosen,
+        )
 
     @cached_property
     def operating_point(self) -> OperatingPoint | None:

@@ -167,31 +167,6 @@ class Counts(NamedTuple):
     non_members: int
 
 
-def cross_fitted(
-    values: Floats, members: NDArray[np.bool_], fold: NDArray[np.bool_], fpr: float | None = None
-) -> Counts:
-    """Counts over both halves of the records, each judged by a threshold chosen on the other half.
-
-    Args:
-        values: ``(N,)`` scores, NaN where not scored.
-        members: ``(N,)`` truth.
-        fold: ``(N,)`` which half.
-        fpr: the threshold's nominal false-alarm rate; the best advantage when None.
-    """
-    scored = ~np.isnan(values)
-    counts = [0, 0, 0, 0]
-    for half in (fold, ~fold):
-        chosen_on = [values[scored & ~half & members], values[scored & ~half & ~members]]
-        judged = [values[scored & half & members], values[scored & half & ~members]]
-        if not len(chosen_on[1]) or not len(chosen_on[0]):
-            continue
-        threshold = best_threshold(*chosen_on) if fpr is None else threshold_at(chosen_on[1], fpr)
-        for index, part in enumerate(judged):
-            counts[2 * index] += int(np.sum(part >= threshold))
-            counts[2 * index + 1] += len(part)
-    return Counts(*counts)
-
-
 def advantage_estimate(counts: Counts) -> Estimate:
     """TPR − FPR at thresholds chosen on other records (Yeom et al. 2018), so that the choice costs no honesty.
 
