@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +43,6 @@ def test_readme_examples_run(number: int, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_contributed_attack_runs() -> None:
     """The attack that CONTRIBUTING shows works as it stands there, given to an audit by value."""
-    import sys
     import types
 
     import memberscope as ms
@@ -108,3 +109,16 @@ def test_audit_stays_a_function_whatever_is_imported() -> None:
 
     assert callable(ms.audit) and ms.audit is memberscope.run.audit
     assert callable(memberscope.auditing.examine)
+
+
+@pytest.mark.parametrize("name", ["saved_outputs", "own_table"])
+def test_example_scripts_run(name: str, tmp_path: Path) -> None:
+    script = ROOT / "examples" / f"{name}.py"
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    if name == "saved_outputs":
+        assert done.stdout.startswith("fail - The model gives away about 1 in ")
+        named = done.stdout.split("most exposed: ")[1].strip().split(", ")
+        assert all(int(record.removeprefix("patient-")) < 100 for record in named)
+    else:
+        assert (tmp_path / "runs/wine/report.html").exists() and "MS004 ok" in done.stdout
