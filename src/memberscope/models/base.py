@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal
 
 from torch import Tensor, nn
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module, ABC):
     """A network whose last layer is linear: ``features`` (B, D) → ``dropout`` → ``classifier`` → logits (B, K).
 
     No module works in place, so that hooks (Grad-CAM) and per-sample gradients (DP-SGD) see every value.
@@ -17,9 +18,9 @@ class Classifier(nn.Module):
     classifier: nn.Linear
     dropout: nn.Dropout
 
+    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Penultimate activations ``(B, D)`` of inputs ``(B, …)``."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, K)`` of inputs ``(B, …)``."""
