@@ -159,7 +159,7 @@ class RecordRow(Model):
 
 
 class Records(Model):
-    """Which records are exposed: Benjamini-Hochberg at ``q`` over the members of each target."""
+    """Which records are exposed: Benjamini-Hochberg at ``q`` over the records of each target."""
 
     attack: str
     q: float
