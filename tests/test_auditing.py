@@ -152,6 +152,17 @@ def test_planted_records_are_named_and_others_are_not() -> None:
     assert all(row.targets_in == 8 and row.targets_out == 8 for row in found.top)
 
 
+@pytest.mark.slow
+def test_pooled_intervals_cover_where_targets_are_each_others_references() -> None:
+    """Null pools in which every row is a target: attacks that contrast IN with OUT share a term for each pair."""
+    names = ["lira_online_pooled", "bavaria", "loss"]
+    inside = []
+    for seed in range(80):
+        found = ms.audit(world(leak=0.0, models=12, records=800, seed=seed), attacks=names, seed=seed)
+        inside.append([(f := found.pooled(name).auc).low <= 0.5 <= f.high for name in names])  # type: ignore[operator]
+    assert (np.mean(inside, axis=0) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 80)).all(), np.mean(inside, axis=0)
+
+
 def test_nothing_leaks_nothing_is_named() -> None:
     found = ms.audit(world(leak=0.0, models=12, records=3000, seed=9), gate={"metric": "tpr", "limit": 0.05})
     assert found.verdict == "pass"

@@ -37,6 +37,7 @@ class Bavaria(Attack):
     access: ClassVar[Access] = Access.ROUNDED
     minimum: ClassVar[int] = 2
     recommended: ClassVar[int] = 8
+    contrasts: ClassVar[bool] = True
 
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         phi, known = scaled_logits(signals)[target], moments(signals, target)

@@ -23,7 +23,8 @@ class Attack(ABC):
 
     Class attributes say what findings and the docs table show: ``name``; ``title``; ``access``, the least
     access it works with; ``minimum``, the fewest reference models it can work with; ``recommended``, the
-    fewest it should be judged by; ``source``, the paper.
+    fewest it should be judged by; ``source``, the paper; ``contrasts``, whether the score rests on the difference
+    between IN and OUT references, which makes targets that are each other's references vary together.
     """
 
     name: ClassVar[str]
@@ -32,6 +33,7 @@ class Attack(ABC):
     access: ClassVar[Access] = Access.SCORES
     minimum: ClassVar[int] = 0
     recommended: ClassVar[int] = 0
+    contrasts: ClassVar[bool] = False
 
     def __call__(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         """Score every record of ``target``.

@@ -44,6 +44,8 @@ class _Lira(Attack):
 
 @dataclass(frozen=True)
 class _Online(_Lira):
+    contrasts: ClassVar[bool] = True
+
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         phi, known = scaled_logits(signals)[target], moments(signals, target)
         var_in, var_out = self._variance(known.n_in, known.var_in), self._variance(known.n_out, known.var_out)

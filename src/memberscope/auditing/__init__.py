@@ -96,7 +96,12 @@ def examine(
     checks = _checks(signals, targets, dataset, plan.seed)
     scores, not_run = _score(signals, targets, attacks, plan.seed, quiet)
     twins = design(signals).twin
-    measurements = {name: Measurement(found, twins, plan.seed) for name, found in scores.items()}
+    contrasting = {attack.name for attack in attacks if attack.contrasts}
+    shared = _targets_among_references(signals, targets)
+    measurements = {
+        name: Measurement(found, twins, plan.seed, shared if name in contrasting else 0.0)
+        for name, found in scores.items()
+    }
     pooled = {name: measurement.pooled for name, measurement in measurements.items()}
     gates = [judge(gate, pooled) for gate in plan.gates]
     strongest = _strongest(pooled)
@@ -240,6 +245,12 @@ def _results(
     for position, target in enumerate(measurement.scores.targets):
         rows.append(one(target, measurement.targets[position], references[target], int(scored[position]), False))
     return rows
+
+
+def _targets_among_references(signals: Signals, targets: tuple[int, ...]) -> float:
+    """Share of a target's references that are targets themselves, mean over targets; 0 without references."""
+    rows = [reference_rows(signals, target) for target in targets]
+    return float(np.mean([np.isin(row, targets).mean() if len(row) else 0.0 for row in rows]))
 
 
 def _strongest(pooled: Mapping[str, Measured]) -> str:

@@ -172,16 +172,16 @@ def _row(
         non_members=round(float((~truth).sum(axis=1).mean())),
         train_accuracy=float(right[truth].mean()) if truth.any() else None,
         test_accuracy=float(right[~truth].mean()) if (~truth).any() else None,
-        auc=_part_auc(part, measurement.clusters, level),
-        tpr=rate(counts, 0).figure(level) if measurable else Figure.not_measurable(reason),
-        fpr=rate(counts, 2).figure(level) if measurable else Figure.not_measurable(reason),
+        auc=_part_auc(part, measurement, level),
+        tpr=rate(counts, 0, measurement.inflation).figure(level) if measurable else Figure.not_measurable(reason),
+        fpr=rate(counts, 2, measurement.inflation).figure(level) if measurable else Figure.not_measurable(reason),
     )
 
 
-def _part_auc(part: Scores, clusters: NDArray[np.int64], level: float) -> Figure:
+def _part_auc(part: Scores, measurement: Measurement, level: float) -> Figure:
     """AUC within a part of the records: mean over targets, with the spread over clusters of targets."""
     singles = [roc.auc_estimate(*part.of(position)) for position in range(len(part.targets))]
-    known = [(single, c) for single, c in zip(singles, clusters, strict=True) if single.value is not None]
+    known = [(single, c) for single, c in zip(singles, measurement.clusters, strict=True) if single.value is not None]
     if not known:
         return singles[0].figure()
     value = float(np.mean([single.value for single, _ in known]))
@@ -189,6 +189,6 @@ def _part_auc(part: Scores, clusters: NDArray[np.int64], level: float) -> Figure
     if len(groups) == 1:
         return cluster.mean_bounds(value, [single for single, _ in known], "").figure(level)
     means = np.array([np.mean([s.value for s, c in known if c == group]) for group in groups])
-    deviation = float(means.std(ddof=1) / np.sqrt(len(means)))
+    deviation = float(means.std(ddof=1) * np.sqrt(measurement.inflation / len(means)))
     low, high = cluster.t_interval(value, deviation, len(means), logit=False)(level)
     return Figure(value=value, low=max(low, 0.0), high=min(high, 1.0))

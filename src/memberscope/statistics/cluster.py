@@ -33,14 +33,18 @@ class Binned:
         positives: ``(C, B)`` members' scores at or above each edge, cumulated.
         negatives: ``(C, B)`` likewise for non-members.
         weights: ``(R, C)`` how often each cluster is drawn in each repeat.
+        inflation: factor on variances, see :class:`~memberscope.statistics.measure.Measurement`.
     """
 
     positives: Floats
     negatives: Floats
     weights: Floats
+    inflation: float = 1.0
 
     @classmethod
-    def of(cls, scores: Scores, clusters: NDArray[np.int64], rng: np.random.Generator) -> Binned:
+    def of(
+        cls, scores: Scores, clusters: NDArray[np.int64], rng: np.random.Generator, inflation: float = 1.0
+    ) -> Binned:
         """Count the scores of all targets, cluster by cluster."""
         pooled = np.sort(_pool(scores, ~scores.members))[::-1]
         n = len(pooled)
@@ -58,7 +62,7 @@ class Binned:
                 # The last column holds everything, scores below the lowest edge too.
                 total[cluster, -1] += np.sum(bins == 0)
         draws = rng.multinomial(count, np.full(count, 1 / count), size=REPEATS)
-        return cls(positives, negatives, draws.astype(np.float64))
+        return cls(positives, negatives, draws.astype(np.float64), inflation)
 
     @cached_property
     def _curves(self) -> tuple[Floats, Floats]:
@@ -70,13 +74,13 @@ class Binned:
         """Standard error of the TPR at each of many false-positive rates, ``(P,)``."""
         values = np.stack([np.interp(rates, x, y) for y, x in zip(*self._curves, strict=True)])
         count = len(self.positives)
-        return np.asarray(np.std(values, axis=0) * np.sqrt(count / (count - 1)))
+        return np.asarray(np.std(values, axis=0) * np.sqrt(self.inflation * count / (count - 1)))
 
     def spread(self, statistic: Callable[[Floats, Floats], Floats]) -> float:
         """Standard error of ``statistic(tpr, fpr)``, ``(R, B)`` curves to ``(R,)``, over the bootstrap."""
         values = statistic(*self._curves)
         count = len(self.positives)
-        return float(np.std(values) * np.sqrt(count / (count - 1)))
+        return float(np.std(values) * np.sqrt(self.inflation * count / (count - 1)))
 
 
 def curve_area(tpr: Floats, fpr: Floats) -> Floats:
@@ -199,14 +203,14 @@ def accusations(
     return total
 
 
-def ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> Estimate:
+def ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64], inflation: float = 1.0) -> Estimate:
     """Ratio of sums over C >= 2 clusters, ``(C,)`` both, with the cluster-robust interval of a ratio estimator."""
     total = int(denominator.sum())
     if not total:
         return Estimate.missing("no records to count")
     value, count = float(numerator.sum() / total), len(numerator)
     residual = numerator - value * denominator
-    deviation = _jackknife(residual) / total
+    deviation = _jackknife(residual) * inflation**0.5 / total
     if value in (0.0, 1.0) or deviation == 0:
         from memberscope.statistics.intervals import proportion
 
@@ -214,7 +218,7 @@ def ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> Estim
     return _clipped(value, t_interval(value, deviation, count, logit=True))
 
 
-def advantage_pooled(counts: NDArray[np.int64]) -> Estimate:
+def advantage_pooled(counts: NDArray[np.int64], inflation: float = 1.0) -> Estimate:
     """TPR − FPR over C >= 2 clusters, with the cluster-robust interval of the difference of two ratios."""
     hits, members, alarms, others = (counts[:, column].astype(np.float64) for column in range(4))
     if not members.sum() or not others.sum():
@@ -222,7 +226,7 @@ def advantage_pooled(counts: NDArray[np.int64]) -> Estimate:
     tpr, fpr = hits.sum() / members.sum(), alarms.sum() / others.sum()
     residual = (hits - tpr * members) / members.sum() - (alarms - fpr * others) / others.sum()
     count = len(counts)
-    deviation = _jackknife(residual)
+    deviation = _jackknife(residual) * inflation**0.5
     return _clipped(float(tpr - fpr), t_interval(float(tpr - fpr), deviation, count, logit=False), -1.0)
 
 
