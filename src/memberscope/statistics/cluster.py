@@ -176,6 +176,8 @@ def accusations(
     fold: NDArray[np.bool_],
     choose: Callable[[Floats, Floats], float],
     chosen: NDArray[np.bool_] | None = None,
+    *,
+    both: bool = True,
 ) -> NDArray[np.int64]:
     """Accusations per cluster over both halves of the records, each at a threshold chosen on the other, ``(C, 4)``.
 
@@ -185,12 +187,13 @@ def accusations(
         fold: ``(N,)`` which half.
         choose: members' and non-members' scores to a threshold.
         chosen: ``(N,)`` count only these records; thresholds stay those of all.
+        both: judge both halves; only the first when False.
 
     Returns:
         Columns as in :class:`~memberscope.statistics.roc.Counts`.
     """
     total = np.zeros((int(clusters.max()) + 1, 4), np.int64)
-    for half in (fold, ~fold):
+    for half in (fold, ~fold) if both else (fold,):
         members, non_members = (_pool(scores, where & ~half) for where in (scores.members, ~scores.members))
         if not len(members) or not len(non_members):
             continue

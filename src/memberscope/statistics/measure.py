@@ -89,7 +89,9 @@ class Measurement:
         members, non_members = self.scores.of(position)
         row = slice(position, position + 1)
         alone = Scores(self.scores.attack, self.scores.values[row], self.scores.members[row], self.scores.targets[row])
-        counts = cluster.accusations(alone, np.zeros(1, np.int64), self.fold, roc.best_threshold)
+        # One way only: where the halves agree both advantages are high, so that judging both ways gives two
+        # dependent values, and an interval that takes them for independent covers 93.6 % instead of 95 %.
+        counts = cluster.accusations(alone, np.zeros(1, np.int64), self.fold, roc.best_threshold, both=False)
         return Measured(
             roc.auc_estimate(members, non_members),
             roc.advantage_estimate(cluster.as_counts(counts[0])),
