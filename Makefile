@@ -15,11 +15,11 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: pyproject.toml | $(VENV)/bin/pip
-	$(PIP) $(TORCH) -e '.[torch]'
+	$(PIP) $(TORCH) -e '.[torch,analysis]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/pip
-	$(PIP) $(TORCH) -e '.[torch,parquet,dev]'
+	$(PIP) $(TORCH) -e '.[torch,parquet,analysis,dp,dev]'
 	@touch $@ $(VENV)/.run
 
 setup: $(VENV)/.dev

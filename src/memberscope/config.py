@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from memberscope.data import load
+from memberscope.data.membership import splits
 from memberscope.errors import ConfigError, nearest
 from memberscope.training.recipe import Recipe
-from memberscope.types import Gate
+from memberscope.types import Dataset, Gate
+
+Analysis = Literal["trajectory", "vulnerability", "outliers", "embedding", "attribution"]
+ANALYSES: tuple[Analysis, ...] = get_args(Analysis)
+
+# Epochs after which every record is asked about unless the recipe says otherwise.
+KEPT_EPOCHS = 6
 
 
 class _Strict(BaseModel):
@@ -56,6 +64,7 @@ class PoolChoice(_Strict):
     design: Literal["pairs", "bernoulli"] = "pairs"
     share: float = Field(default=0.5, gt=0, lt=1, description="bernoulli: chance that a model trains on a record")
     population: int = Field(default=0, ge=0, description="records kept out of every model to calibrate attacks")
+    validation: int = Field(default=0, ge=0, description="records kept out of the audit, for early stopping alone")
 
 
 class AuditConfig(_Strict):
@@ -68,6 +77,9 @@ class AuditConfig(_Strict):
     pool: PoolChoice = PoolChoice()
     targets: list[int] | Literal["all"] = "all"
     attacks: list[str] | Literal["all"] = "all"
+    analyses: list[Analysis] | Literal["all", "none"] = Field(
+        default="all", description="what to find out about the leaking records"
+    )
     gate: list[Gate] = Field(default_factory=list)
     seed: int = Field(default=0, ge=0)
     engine: Literal["serial", "processes"] = "processes"
@@ -94,6 +106,32 @@ class AuditConfig(_Strict):
         if self.pool.design == "pairs" and self.pool.models % 2:
             raise ValueError(f"pool.design pairs needs an even number of models, not {self.pool.models}")
         return self
+
+    def load_records(self, base: Path) -> tuple[Dataset, Dataset | None]:
+        """The audited records (and the population), and the validation split if one is asked for.
+
+        Raises:
+            MemberscopeError: the data are not there or cannot be read.
+        """
+        assert self.data is not None
+        name, options = self.data.arguments(base)
+        options.setdefault("seed", self.seed)
+        dataset = load(name, **options)
+        if not self.pool.validation:
+            return dataset, None
+        apart = splits(len(dataset), validation=self.pool.validation, seed=self.seed)
+        return dataset.take(apart.audit), dataset.take(apart.validation)
+
+    def chosen_analyses(self) -> tuple[Analysis, ...]:
+        """Names of the analyses to make."""
+        return ANALYSES if self.analyses == "all" else () if self.analyses == "none" else tuple(self.analyses)
+
+    def trained_recipe(self) -> Recipe:
+        """The recipe that models are trained with: with epochs to keep if the trajectory is asked for."""
+        recipe = Recipe.parse(self.recipe)
+        if "trajectory" in self.recipe or "trajectory" not in self.chosen_analyses():
+            return recipe
+        return recipe.model_copy(update={"trajectory": spread_epochs(recipe.epochs)})
 
     @classmethod
     def parse(cls, values: Any) -> AuditConfig:
@@ -142,8 +180,18 @@ class AuditConfig(_Strict):
         """Every value, defaults written out, as it stands in a run's config.yaml."""
         values: dict[str, Any] = self.model_dump(mode="json")
         if self.data is not None:
-            values["recipe"] = Recipe.parse(self.recipe).as_json()
+            values["recipe"] = self.trained_recipe().as_json()
         return values
+
+
+def spread_epochs(epochs: int, count: int = KEPT_EPOCHS) -> tuple[int, ...]:
+    """At most ``count`` epochs from 1 to ``epochs``, closer together at the beginning, where most happens.
+
+    >>> spread_epochs(20), spread_epochs(3)
+    ((1, 2, 3, 6, 11, 20), (1, 2, 3))
+    """
+    steps = [round(epochs ** (step / (count - 1))) for step in range(count)] if count > 1 else [epochs]
+    return tuple(sorted(set(steps)))
 
 
 _KEYS: dict[str, type[BaseModel]] = {"pool": PoolChoice, "data": DataChoice, "gate": Gate}

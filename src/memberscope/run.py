@@ -15,14 +15,13 @@ import numpy as np
 from memberscope import __version__
 from memberscope.attacks import Attack
 from memberscope.auditing import Examination, Plan, examine
+from memberscope.auditing.why import ANALYSES, Material, analyse
 from memberscope.config import AuditConfig
-from memberscope.data import load
 from memberscope.data.membership import bernoulli, complementary_pairs, splits
 from memberscope.errors import ConfigError
 from memberscope.run_folder import write_run
 from memberscope.signals.load import load_signals
-from memberscope.training.recipe import Recipe
-from memberscope.types import Dataset, Findings, Gate, Signals
+from memberscope.types import Dataset, Findings, Gate, Pool, Signals
 
 
 def audit(
@@ -76,6 +75,8 @@ def audit(
         clock = _Clock()
         with clock("audit"):
             found = examine(source, plan, dataset=dataset, quiet=quiet)
+        with clock("analyses"):
+            found = _with_analyses(found, source, Material(dataset), ANALYSES, plan.seed, quiet)
         found = _with_times(found, clock)
         if out is not None:
             write_run(Path(out), found, source, dataset=dataset, config={"name": plan.name, "seed": plan.seed})
@@ -116,6 +117,7 @@ def run(
     out = None if config.out is None else Path(config.out)
     chosen = attacks or (None if config.attacks == "all" else config.attacks)
     facts: dict[str, dict[str, Any]] = {"run": _versions()}
+    pool = None
     if config.signals is not None:
         path = Path(config.signals)
         signals = load_signals(path if path.exists() or base is None else base / path)
@@ -124,7 +126,7 @@ def run(
             raise ConfigError(
                 "a folder for the pool and the report", "no 'out'", "Add 'out: runs/NAME' or pass --out runs/NAME."
             )
-        signals, dataset, made = _train(config, base or Path(), out, clock, quiet)
+        pool, signals, dataset, made = _train(config, base or Path(), out, clock, quiet)
         facts |= made
     plan = Plan(
         config.name or "audit",
@@ -136,6 +138,10 @@ def run(
     )
     with clock("audit"):
         found = examine(signals, plan, dataset=dataset, quiet=quiet)
+    folder = None if out is None else out / "features"
+    material = Material(dataset, pool, folder, config.device, config.engine, config.workers)
+    with clock("analyses"):
+        found = _with_analyses(found, signals, material, config.chosen_analyses(), config.seed, quiet)
     found = _with_times(found, clock)
     if out is not None:
         write_run(out, found, signals, dataset=dataset, config=config.resolved())
@@ -144,20 +150,18 @@ def run(
 
 def _train(
     config: AuditConfig, base: Path, out: Path, clock: _Clock, quiet: bool
-) -> tuple[Signals, Dataset, dict[str, dict[str, Any]]]:
+) -> tuple[Pool, Signals, Dataset, dict[str, dict[str, Any]]]:
     """Load the data, train the pool and collect its signals; whatever is finished already is kept."""
     from memberscope.signals.collect import collect
     from memberscope.training.pool import read_metrics, train_pool
 
-    assert config.data is not None
-    recipe = Recipe.parse(config.recipe)
+    recipe = config.trained_recipe()
     with clock("load"):
-        name, options = config.data.arguments(base)
-        options.setdefault("seed", config.seed)
-        dataset = load(name, **options)
+        dataset, validation = config.load_records(base)
     shape = dataset.inputs.shape[1:]
     recipe.check_inputs(shape, dataset.classes)
-    n, choice = len(dataset), config.pool
+    choice = config.pool
+    n = len(dataset)
     population = np.zeros(n, np.bool_)
     if choice.population:
         population[splits(n, population=choice.population, seed=config.seed).population] = True
@@ -178,6 +182,7 @@ def _train(
             workers=config.workers,
             device=config.device,
             quiet=quiet,
+            validation=validation,
         )
     with clock("collect"):
         signals = collect(
@@ -193,6 +198,7 @@ def _train(
     trained = read_metrics(pool)
     clock.seconds["train_models"] = sum(metrics.seconds for metrics in trained)
     return (
+        pool,
         signals,
         dataset,
         {
@@ -214,6 +220,20 @@ class _Clock:
         started = time.perf_counter()
         yield
         self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
+
+
+def _with_analyses(
+    found: Examination, signals: Signals, material: Material, chosen: Sequence[str], seed: int, quiet: bool
+) -> Examination:
+    if not chosen:
+        return found
+    made = analyse(signals, found, material, chosen=chosen, seed=seed, quiet=quiet)
+    said = list(found.findings.summary)
+    if made.outliers is not None and made.outliers.verdict != "undecided":
+        # Before the last sentence, which says what to do next.
+        said.insert(-1, made.outliers.sentence)
+    findings = found.findings.model_copy(update={"analyses": made, "summary": said})
+    return Examination(findings, found.scores, found.evidence)
 
 
 def _with_times(found: Examination, clock: _Clock) -> Examination:

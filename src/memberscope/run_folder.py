@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from memberscope import __version__
 from memberscope.auditing import Examination
 from memberscope.config import AuditConfig, write_yaml
-from memberscope.data import load
 from memberscope.errors import MemberscopeError, PoolError
 from memberscope.files import atomic, read_json, sha256_file, write_json, write_npy, write_text, writer_lock
 from memberscope.report import render
@@ -96,9 +95,7 @@ def _dataset_of(folder: Path, findings: Findings) -> Dataset | None:
         config = AuditConfig.read(folder / "config.yaml")
         if config.data is None:
             return None
-        name, options = config.data.arguments(Path())
-        options.setdefault("seed", config.seed)
-        dataset = load(name, **options)
+        dataset, _ = config.load_records(Path())
     except MemberscopeError:
         return None
     return dataset if dataset.fingerprint == findings.data.get("fingerprint") else None

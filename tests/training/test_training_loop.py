@@ -12,9 +12,11 @@ from torch import Tensor
 
 from memberscope.errors import PoolError
 from memberscope.models import MODELS, build
+from memberscope.training.answers import TrainingData
 from memberscope.training.inputs import Encoder, Normalisation
-from memberscope.training.loop import Metrics, TrainingData, batches, train
+from memberscope.training.loop import Metrics, train
 from memberscope.training.recipe import Recipe
+from memberscope.training.steps import batches
 from memberscope.types import Dataset
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -28,7 +30,8 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def fit(dataset: Dataset, member: NDArray[np.bool_], seed: int = 0, **recipe: Any) -> tuple[dict[str, Tensor], Metrics]:
     data = TrainingData(dataset.inputs, dataset.labels, dataset.classes, Normalisation.fit(dataset.inputs))
-    return train(data, member, Recipe.parse(recipe), seed=(seed, 0), name="model 0")
+    trained = train(data, member, Recipe.parse(recipe), seed=(seed, 0), name="model 0")
+    return trained.state, trained.metrics
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -64,7 +67,7 @@ def test_held_out_records_leave_no_trace(table: Dataset, members: NDArray[np.boo
     normalisation = Normalisation.fit(table.inputs)
     recipe = Recipe.parse({"model": {"name": "fcn", "widths": [16]}, "epochs": 3})
     states = [
-        train(TrainingData(x, y, 10, normalisation), member, recipe, seed=(0, 0), name="m")[0]
+        train(TrainingData(x, y, 10, normalisation), member, recipe, seed=(0, 0), name="m").state
         for x, y in ((table.inputs, table.labels), (inputs, labels))
     ]
     assert same(*states)

@@ -329,13 +329,17 @@ def test_a_full_disk_loses_nothing(make: Make, tmp_path: Path) -> None:
     assert resumed.manifest == whole.manifest
 
 
-def test_nothing_but_json_and_safetensors_is_written(make: Make) -> None:
+def test_nothing_that_could_run_code_is_written(make: Make) -> None:
     folder = make().folder
     kinds = {path.suffix for path in folder.iterdir()}
-    assert kinds == {".json", ".npy", ".safetensors", ""}
+    assert kinds == {".json", ".npy", ".npz", ".safetensors", ""}
     assert json.loads((folder / "00000.json").read_text())["metrics"].keys() == {
         "train_accuracy",
         "held_out_accuracy",
         "loss",
         "seconds",
+        "evaluation_seconds",
+        "epochs",
+        "best_epoch",
+        "privacy",
     }

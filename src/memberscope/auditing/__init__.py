@@ -17,7 +17,7 @@ from memberscope.data.checks import check_inputs
 from memberscope.errors import SignalsError
 from memberscope.progress import progress
 from memberscope.signals.checks import check_signals
-from memberscope.signals.references import design, reference_rows
+from memberscope.signals.references import design, reference_rows, targets_among_references
 from memberscope.statistics.measure import Measured, Measurement
 from memberscope.statistics.verdict import judge, overall
 from memberscope.text import percent
@@ -97,7 +97,7 @@ def examine(
     scores, not_run = _score(signals, targets, attacks, plan.seed, quiet)
     twins = design(signals).twin
     contrasting = {attack.name for attack in attacks if attack.contrasts}
-    shared = _targets_among_references(signals, targets)
+    shared = targets_among_references(signals, targets)
     measurements = {
         name: Measurement(found, twins, plan.seed, shared if name in contrasting else 0.0)
         for name, found in scores.items()
@@ -245,12 +245,6 @@ def _results(
     for position, target in enumerate(measurement.scores.targets):
         rows.append(one(target, measurement.targets[position], references[target], int(scored[position]), False))
     return rows
-
-
-def _targets_among_references(signals: Signals, targets: tuple[int, ...]) -> float:
-    """Share of a target's references that are targets themselves, mean over targets; 0 without references."""
-    rows = [reference_rows(signals, target) for target in targets]
-    return float(np.mean([np.isin(row, targets).mean() if len(row) else 0.0 for row in rows]))
 
 
 def _strongest(pooled: Mapping[str, Measured]) -> str:

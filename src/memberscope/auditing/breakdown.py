@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from memberscope.signals.derive import correct_row
 from memberscope.statistics import cluster, roc
 from memberscope.statistics.intervals import LEVEL, clopper_pearson, mover, order_statistic_ranks
-from memberscope.statistics.measure import Measurement, rate
+from memberscope.statistics.measure import Measurement, accuracies, rate
 from memberscope.types import Dataset, Figure, Scores, Signals
-from memberscope.types.findings import ClassRow, Curve, Histogram
+from memberscope.types.base import Histogram
+from memberscope.types.findings import ClassRow, Curve
 
 # Beside the strongest attack, the paper's global threshold and the floor tell how much references add.
 SHOWN = ("loss", "gap")
@@ -24,16 +25,11 @@ MOST_GROUPS = 50
 
 def accuracy_figures(signals: Signals, targets: Sequence[int], clusters: NDArray[np.int64]) -> dict[str, Any]:
     """``train_accuracy`` and ``test_accuracy`` over the targets, as figures."""
-    counts = np.zeros((int(clusters.max()) + 1, 4), np.int64)
-    for cluster_number, target in zip(clusters, targets, strict=True):
-        correct = correct_row(signals, target)[:, 0]
-        members = signals.members[target]
-        others = ~members & ~signals.population
-        counts[cluster_number] += [correct[members].sum(), members.sum(), correct[others].sum(), others.sum()]
-    return {
-        "train_accuracy": rate(counts, 0).figure().model_dump(),
-        "test_accuracy": rate(counts, 2).figure().model_dump(),
-    }
+    rows = list(targets)
+    members = signals.members[rows]
+    correct = np.stack([correct_row(signals, target)[:, 0] for target in rows])
+    train, test = accuracies(correct, members, ~members & ~signals.population, clusters)
+    return {"train_accuracy": train.figure().model_dump(), "test_accuracy": test.figure().model_dump()}
 
 
 def curves(measurements: Mapping[str, Measurement], strongest: str) -> list[Curve]:

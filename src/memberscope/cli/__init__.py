@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
+# Options that take several values, and what such a value looks like.
+_SEVERAL = {"--target": re.compile(r"\d+"), "--rows": re.compile(r"[\w+,][\w+,-]*")}
 
-def several_targets(arguments: Sequence[str]) -> list[str]:
-    """Arguments in which ``--target 0 1`` means ``--target 0 --target 1``.
 
-    >>> several_targets(["audit", "--target", "0", "12", "--json"])
+def several_values(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which ``--target 0 1`` means ``--target 0 --target 1``, and ``--rows`` likewise.
+
+    >>> several_values(["audit", "--target", "0", "12", "--json"])
     ['audit', '--target', '0', '--target', '12', '--json']
+    >>> several_values(["study", "cifar10", "--rows", "original", "l2_1e-3", "--quiet"])
+    ['study', 'cifar10', '--rows', 'original', '--rows', 'l2_1e-3', '--quiet']
     """
     expanded: list[str] = []
-    inside = False
+    inside = ""
     for argument in arguments:
-        if inside and argument.isdecimal():
-            # The first number follows the option itself.
-            expanded += [argument] if expanded[-1] == "--target" else ["--target", argument]
+        if inside and _SEVERAL[inside].fullmatch(argument):
+            # The first value follows the option itself.
+            expanded += [argument] if expanded[-1] == inside else [inside, argument]
         else:
-            inside = argument == "--target"
+            inside = argument if argument in _SEVERAL else ""
             expanded.append(argument)
     return expanded
 
@@ -34,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from memberscope.errors import MemberscopeError
 
     try:
-        app(args=several_targets(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
+        app(args=several_values(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
     except MemberscopeError as error:
         print(
             f"memberscope: expected {error.expected}\n  got: {error.got}\n  do this: {error.fix}",

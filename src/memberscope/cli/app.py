@@ -108,6 +108,50 @@ def audit(
 
 
 @app.command()
+def study(
+    what: Annotated[
+        str, typer.Argument(metavar="CONFIG|PRESET", help="A study file (.yaml), or purchase100, cifar10, cifar100.")
+    ],
+    scale: Annotated[
+        str | None,
+        typer.Option(help="Of a preset: paper (a GPU), laptop (two cores) or smoke (a check).", show_default="laptop"),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH", help="Other data: a known name, or where the archive lies.", show_default=False
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Models of a row that play target.")] = None,
+    rows: Annotated[
+        list[str] | None, typer.Option(help="Methods, such as --rows original l2_1e-3. Default: all of the study.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder. Default: runs/study-NAME-SCALE.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn at random.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that train; default: one a core.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare defences: train, audit and tabulate each, the paper's figures beside ours.
+
+    \b
+    Examples:
+      memberscope study purchase100 --scale smoke
+      memberscope study cifar10 --data data/cifar-10-binary.tar.gz
+      memberscope study cifar10 --rows original dp_sgd original+reweighting
+      memberscope study my-study.yaml --json > study.json
+    """
+    from memberscope.cli.study import study as run
+
+    run(
+        what, scale=scale, data=data, seeds=seeds, rows=rows or [], out=out, seed=seed, workers=workers,
+        json=json, quiet=quiet,
+    )  # fmt: skip
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
     """Write a run's report again, without computing anything anew.
 

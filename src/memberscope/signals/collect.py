@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memberscope.errors import DataError, PoolError, SignalsError
+from memberscope.errors import DataError, SignalsError
 from memberscope.files import (
-    atomic,
     read_json,
     read_npy,
     sha256_arrays,
@@ -24,15 +19,10 @@ from memberscope.files import (
     write_npy,
     writer_lock,
 )
-from memberscope.progress import progress
+from memberscope.signals.ask import SCHEMA, Question, answers_path, ask_models, check_pool, clear_leftovers
 from memberscope.training.engines import Engine, get_engine
 from memberscope.training.store import ModelPlan
 from memberscope.types import Dataset, Pool, Signals
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-SCHEMA = 1
 
 
 def collect(
@@ -71,14 +61,7 @@ def collect(
         SignalsError: a population of the wrong shape or with members, logits that are not finite.
     """
     folder, runner = Path(folder), get_engine(engine, workers)
-    if "files" not in pool.manifest:
-        raise PoolError("a finished pool", f"{pool.folder} without all its models", "Run train_pool again, it goes on.")
-    if dataset.fingerprint != pool.manifest["plan"]["data"]["fingerprint"]:
-        raise PoolError(
-            f"the records that the models in {pool.folder} were trained on ({pool.manifest['data_name']!r})",
-            f"other records or another order ({dataset.name!r})",
-            "Give collect the same data set as train_pool.",
-        )
+    check_pool(pool, dataset, "collect")
     population = np.zeros(len(dataset), np.bool_) if population is None else np.asarray(population)
     if population.shape != (len(dataset),) or population.dtype != np.bool_:
         raise SignalsError(
@@ -93,23 +76,10 @@ def collect(
             f"{exposed} of them are members of a model",
             "Use records outside every training set as population.",
         )
-    plan = ModelPlan.of(pool)
-    task = _Task(dataset.inputs, plan, folder / "logits", dataset.fingerprint, device)
-    models = [
-        (row, pool.model_path(row), pool.manifest["files"][pool.model_path(row).name]) for row in range(len(pool))
-    ]
+    question = Question("logits", dataset.inputs, ModelPlan.of(pool), folder / "logits", dataset.fingerprint, device)
     with writer_lock(folder):
-        for leftover in folder.rglob(".*.part"):
-            leftover.unlink(missing_ok=True)
-        done = {row: digest for row, _, model in models if (digest := _finished(task.path(row), task.source(model)))}
-        todo = [model for model in models if model[0] not in done]
-        with (
-            progress(f"asking {len(pool)} models", len(pool), done=len(done), quiet=quiet) as show,
-            closing(runner.run(task, todo, threads=plan.recipe.threads)) as results,
-        ):
-            for row, digest in results:
-                done[row] = digest
-                show(len(done))
+        clear_leftovers(folder)
+        done = ask_models(question, pool, range(len(pool)), runner, quiet=quiet)
         _describe(folder, pool, dataset, population, [done[row] for row in range(len(pool))])
     return load_collected(folder, verify=False)
 
@@ -133,7 +103,7 @@ def load_collected(folder: Path | str, *, verify: bool = True) -> Signals:
         raise SignalsError(
             f"the manifest of signals in {folder}", "another JSON file", "Name the folder that collect wrote."
         )
-    paths = [folder / "logits" / f"{row:05d}.npy" for row in range(len(manifest["rows"]))]
+    paths = [answers_path(folder / "logits", row) for row in range(len(manifest["rows"]))]
     try:
         if verify:
             for path, digest in zip(paths, manifest["rows"], strict=True):
@@ -162,87 +132,6 @@ def load_collected(folder: Path | str, *, verify: bool = True) -> Signals:
         folder,
         manifest["fingerprint"],
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """Writes one model's answers; sent to workers as it is."""
-
-    inputs: NDArray[Any]
-    plan: ModelPlan
-    folder: Path
-    fingerprint: str
-    device: str
-
-    def path(self, row: int) -> Path:
-        """Where the answers of ``row`` go."""
-        return self.folder / f"{row:05d}.npy"
-
-    def source(self, model: str) -> dict[str, Any]:
-        """What the answers of the model file with hash ``model`` depend on."""
-        return {
-            "schema": SCHEMA,
-            "model": model,
-            "dataset": self.fingerprint,
-            "precision": "fp32",
-            "device": self.device,
-        }
-
-    def __call__(self, task: tuple[int, Path, str]) -> tuple[int, str]:
-        """Row and SHA-256 of its file. Answers do not travel: for a million records they are too large."""
-        row, path, model = task
-        with atomic(self.path(row)) as file:
-            written = _Hashing(file)
-            shape = (len(self.inputs), 1, self.plan.classes)
-            np.lib.format.write_array_header_1_0(written, {"descr": "<f4", "fortran_order": False, "shape": shape})
-            for logits in self.ask(path, model):
-                written.write(logits.tobytes())
-        digest = written.digest.hexdigest()
-        write_json(self.path(row).with_suffix(".json"), {"source": self.source(model), "sha256": digest})
-        return row, digest
-
-    def ask(self, path: Path, sha256: str) -> Iterator[NDArray[np.float32]]:
-        """The logits ``(B, K)`` of the model in ``path``, batch after batch."""
-        import torch
-
-        from memberscope.training.inputs import Encoder
-        from memberscope.training.loop import reproducible
-        from memberscope.training.store import load_model
-
-        recipe = self.plan.recipe
-        with reproducible(recipe.threads, self.device), torch.no_grad():
-            model = load_model(path, sha256, self.plan, self.device)
-            encode = Encoder.of(self.plan.normalisation, self.inputs.ndim == 4, recipe.channels_last, self.device)
-            for place, batch in encode.stream(self.inputs, recipe.evaluation_batch_size):
-                logits: Tensor = model(batch)
-                if not logits.isfinite().all():
-                    raise SignalsError(
-                        "finite logits",
-                        f"NaN or infinity from {path.name} for records {place.start} to {place.stop - 1}",
-                        "A diverged model cannot be audited: train the pool with a lower learning rate.",
-                    )
-                yield logits.cpu().numpy().astype("<f4")
-
-
-class _Hashing:
-    """A file that is hashed while it is written."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.digest = file, sha256()
-
-    def write(self, content: bytes) -> int:
-        self.digest.update(content)
-        return self.file.write(content)
-
-
-def _finished(path: Path, source: Mapping[str, Any]) -> str:
-    """The hash of a row that is there and still right, or an empty string."""
-    sidecar = path.with_suffix(".json")
-    if not path.exists() or not sidecar.exists():
-        return ""
-    described = read_json(sidecar)
-    right = described.get("source") == source and sha256_file(path) == described.get("sha256")
-    return str(described["sha256"]) if right else ""
 
 
 def _describe(folder: Path, pool: Pool, dataset: Dataset, population: NDArray[np.bool_], rows: list[str]) -> None:

@@ -11,7 +11,7 @@ that is IN could only stay if the target is IN too, so that a pool whose models 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,6 +108,12 @@ def reference_rows(signals: Signals, target: int) -> NDArray[np.int64]:
     keep = np.ones(len(signals), np.bool_)
     keep[[target, *(twin for twin in (design(signals).twin[target],) if twin >= 0)]] = False
     return np.flatnonzero(keep)
+
+
+def targets_among_references(signals: Signals, targets: Sequence[int]) -> float:
+    """Share of a target's references that are targets themselves, mean over targets; 0 without references."""
+    rows = [reference_rows(signals, target) for target in targets]
+    return float(np.mean([np.isin(row, list(targets)).mean() if len(row) else 0.0 for row in rows]))
 
 
 def usable(signals: Signals, target: int, records: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:

@@ -162,6 +162,23 @@ def rate(counts: NDArray[np.int64], column: int, inflation: float = 1.0) -> Esti
     return proportion(int(done[0]), int(of[0])) if len(counts) == 1 else cluster.ratio(done, of, inflation)
 
 
+def accuracies(
+    correct: NDArray[np.bool_], members: NDArray[np.bool_], others: NDArray[np.bool_], clusters: NDArray[np.int64]
+) -> tuple[Estimate, Estimate]:
+    """Train and test accuracy over targets.
+
+    Args:
+        correct: ``(T, N)`` whether each target classifies each record correctly.
+        members: ``(T, N)`` records that each target was trained on.
+        others: ``(T, N)`` records to test it on.
+        clusters: ``(T,)`` cluster of each target.
+    """
+    counts = np.zeros((int(clusters.max()) + 1, 4), np.int64)
+    for column, what in enumerate((correct & members, members, correct & others, others)):
+        np.add.at(counts[:, column], clusters, what.sum(axis=1))
+    return rate(counts, 0), rate(counts, 2)
+
+
 def positive_predictive_value(tpr: Estimate, fpr: Estimate, prior: float) -> Figure:
     """Share of accusations that are right where a share ``prior`` of the candidates are members.
 

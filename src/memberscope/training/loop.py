@@ -16,25 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from memberscope.errors import PoolError
+from memberscope.errors import ConfigError, PoolError
 from memberscope.models import build
-from memberscope.training.inputs import Encoder, Normalisation
+from memberscope.training.answers import TrainingData
+from memberscope.training.augment import Augmenter
+from memberscope.training.inputs import Encoder
 from memberscope.training.recipe import Recipe
-from memberscope.training.schedule import learning_rate_at
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """What models are trained on: the whole data set as arrays (or memory maps) and its constants."""
-
-    inputs: NDArray[Any]
-    labels: NDArray[np.int64]
-    classes: int
-    normalisation: Normalisation
+from memberscope.training.steps import PlainSteps
+from memberscope.training.traces import Traces
+from memberscope.training.watch import Average, Watch
 
 
 @dataclass(frozen=True)
@@ -46,12 +39,34 @@ class Metrics:
         held_out_accuracy: the same of all other records.
         loss: mean over the last epoch, as it was trained (smoothing and dropout included).
         seconds: wall time of this model.
+        evaluation_seconds: part of it that was spent on asking, for accuracies, trajectory and early stopping.
+        epochs: that were trained.
+        best_epoch: the one that was kept (from 1), with early stopping.
+        privacy: what DP-SGD did and what it guarantees.
     """
 
     train_accuracy: float
     held_out_accuracy: float
     loss: float
     seconds: float
+    evaluation_seconds: float = 0.0
+    epochs: int = 0
+    best_epoch: int | None = None
+    privacy: dict[str, Any] | None = None
+
+    @property
+    def train_seconds(self) -> float:
+        """Wall time of the training alone."""
+        return self.seconds - self.evaluation_seconds
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What comes out of :func:`train`: weights (CPU tensors), metrics and traces."""
+
+    state: dict[str, Tensor]
+    metrics: Metrics
+    traces: Traces
 
 
 def train(
@@ -62,74 +77,118 @@ def train(
     seed: Sequence[int],
     name: str,
     device: str = "cpu",
-) -> tuple[dict[str, Tensor], Metrics]:
+) -> Trained:
     """Train one model on the records where ``member`` ``(N,)`` is true.
 
     Args:
-        seed: entropy of this model alone; initial weights, dropout and order follow from it.
+        seed: entropy of this model alone; initial weights, dropout, order, noise and augmentation follow from it.
         name: what errors call the model.
         device: ``"cpu"`` or ``"cuda"``.
 
     Returns:
-        The state dict (CPU tensors) and the metrics. The same arguments give the same bytes.
+        The state dict, the metrics and the traces. The same arguments give the same bytes.
 
     Raises:
         PoolError: the loss or a weight is no longer finite.
-        ConfigError: the model cannot take these inputs.
+        ConfigError: the model cannot take these inputs, or the recipe asks for what ``data`` lacks.
     """
     started = time.perf_counter()
-    initial, order = (int(word) for word in np.random.SeedSequence(list(seed)).generate_state(2, np.uint64))
+    initial, order, changes, mixes, noise = (
+        int(word) for word in np.random.SeedSequence(list(seed)).generate_state(5, np.uint64)
+    )
+    _check_needs(data, recipe)
     with reproducible(recipe.threads, device):
         torch.manual_seed(initial)
-        shuffle = torch.Generator().manual_seed(order)
         model = build(recipe.model.name, data.inputs.shape[1:], data.classes, **recipe.model_options()).to(device)
         images = data.inputs.ndim == 4
         if images and recipe.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         encode = Encoder.of(data.normalisation, images, recipe.channels_last, device)
-        inputs = encode.load(data.inputs[member])
-        labels = torch.from_numpy(data.labels[member]).to(device)
-        optimizer = make_optimizer(model, recipe)
-        steps = len(batches(torch.arange(len(labels)), recipe.batch_size))
-        step, loss = 0, math.nan
-        for epoch in range(recipe.epochs):
+        inputs, labels = encode.load(data.inputs[member]), torch.from_numpy(data.labels[member]).to(device)
+        augment = Augmenter(recipe.augmentation, changes) if recipe.augmentation else None
+        average = Average(model, recipe.ema) if recipe.ema else None
+        after_step = average.update if average else _nothing
+        watch = Watch(data, encode, recipe, device)
+        steps: Any
+        if recipe.privacy is not None:
+            from memberscope.training.dpsgd import PrivateSteps
+
+            steps = PrivateSteps(
+                model, inputs, labels, encode, augment, recipe, seed=noise, device=device, after_step=after_step
+            )
+        else:
+            steps = PlainSteps(
+                model, inputs, labels, encode, augment,
+                None if data.difficulty is None else data.difficulty[member],
+                recipe, make_optimizer(model, recipe),
+                seeds=(order, mixes), device=device, after_step=after_step,
+            )  # fmt: skip
+        keeps_loss = recipe.loss_trace and not (why := no_loss_trace(recipe))
+        losses: list[Tensor] = []
+        loss, epoch = math.nan, 0
+        for epoch in range(1, recipe.epochs + 1):
             model.train()
-            total = torch.zeros((), device=device)
-            for index in batches(torch.randperm(len(labels), generator=shuffle).to(device), recipe.batch_size):
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate_at(recipe, step, steps)
-                with autocast(recipe, device):
-                    logits = model(encode(inputs[index]))
-                batch_loss = F.cross_entropy(logits.float(), labels[index], label_smoothing=recipe.label_smoothing)
-                optimizer.zero_grad(set_to_none=True)
-                batch_loss.backward()  # type: ignore[no-untyped-call]
-                if recipe.gradient_clip is not None:
-                    nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
-                optimizer.step()
-                total += batch_loss.detach() * len(index)
-                step += 1
-            # Once an epoch, because asking earlier makes an accelerator wait.
-            loss = total.item() / len(labels)
+            if recipe.privacy is not None:
+                loss = steps.epoch(epoch - 1)
+            else:
+                kept = torch.full((len(labels),), math.nan, device=device) if keeps_loss else None
+                loss = steps.epoch(epoch - 1, kept)
+                losses += [] if kept is None else [kept]
             if not math.isfinite(loss):
-                raise _diverged(name, f"a loss of {loss} in epoch {epoch + 1} of {recipe.epochs}")
+                raise _diverged(name, f"a loss of {loss} in epoch {epoch} of {recipe.epochs}")
+            with average or contextlib.nullcontext():
+                watch.after(epoch, model)
+            if watch.stop:
+                break
+        if average:
+            average.apply()
+        if watch.best is not None:
+            model.load_state_dict(watch.best)
         state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
         if not all(bool(value.isfinite().all()) for value in state.values()):
-            raise _diverged(name, f"weights that are not finite after epoch {recipe.epochs}")
-        correct = correctness(model, data, encode, recipe, device)
-    train_accuracy, held_out = float(correct[member].mean()), float(correct[~member].mean())
-    return state, Metrics(train_accuracy, held_out, loss, time.perf_counter() - started)
+            raise _diverged(name, f"weights that are not finite after epoch {epoch}")
+        correct = watch.last(epoch, model)
+    traces = Traces(
+        torch.stack(losses).cpu().numpy() if losses else None,
+        "" if keeps_loss else "the recipe keeps no loss trace" if not recipe.loss_trace else why,
+        np.array(watch.epochs, np.int64),
+        np.array(watch.phi, np.float32).reshape(-1, len(data.labels)),
+        np.array(watch.correct, np.bool_).reshape(-1, len(data.labels)),
+    )
+    metrics = Metrics(
+        float(correct[member].mean()),
+        float(correct[~member].mean()),
+        loss,
+        time.perf_counter() - started,
+        watch.seconds,
+        epoch,
+        watch.best_epoch,
+        steps.statement() if recipe.privacy is not None else None,
+    )
+    return Trained(state, metrics, traces)
 
 
-def batches(order: Tensor, size: int) -> list[Tensor]:
-    """``order`` in pieces of ``size``; a last piece of one record joins the one before (batch norm needs two).
+def no_loss_trace(recipe: Recipe) -> str:
+    """Why this training cannot keep a loss for each record, or an empty string."""
+    if recipe.privacy is not None:
+        return (
+            "training clips each record's gradient: the loss trace of a record no longer shows what the model "
+            "learned from it, and reading it would spend privacy that ε does not count"
+        )
+    return "mixup trains on mixtures of two records, which have no loss of their own" if recipe.mixup else ""
 
-    >>> [len(batch) for batch in batches(torch.arange(9), 4)]
-    [4, 5]
-    """
-    pieces = list(torch.split(order, size))
-    if len(pieces) > 1 and len(pieces[-1]) == 1 < size:
-        pieces[-2:] = [torch.cat(pieces[-2:])]
-    return pieces
+
+def _nothing() -> None:
+    pass
+
+
+def _check_needs(data: TrainingData, recipe: Recipe) -> None:
+    if recipe.early_stopping is not None and data.validation is None:
+        raise ConfigError("a validation split for early_stopping", "none", "Set pool.validation, or pass validation=.")
+    if recipe.curriculum is not None and data.difficulty is None:
+        raise ConfigError(
+            "a difficulty for every record for curriculum", "none", "Pass difficulty=, scored by reference models."
+        )
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -141,25 +200,6 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         )
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, rate, betas=recipe.betas, weight_decay=decay, fused=True)
-
-
-@torch.no_grad()
-def correctness(
-    model: nn.Module, data: TrainingData, encode: Encoder, recipe: Recipe, device: str
-) -> NDArray[np.bool_]:
-    """``(N,)`` bool: which records the model classifies correctly, in the recipe's precision."""
-    model.eval()
-    correct = np.empty(len(data.labels), np.bool_)
-    for place, batch in encode.stream(data.inputs, recipe.evaluation_batch_size):
-        with autocast(recipe, device):
-            predicted = model(batch).argmax(1)
-        correct[place] = predicted.cpu().numpy() == data.labels[place]
-    return correct
-
-
-def autocast(recipe: Recipe, device: str) -> torch.autocast:
-    """Matrix products and convolutions in bfloat16 where the recipe says so."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memberscope.errors import ConfigError, PoolError
+from memberscope.errors import ConfigError, DataError, MissingExtraError, PoolError
 from memberscope.files import read_json, sha256_arrays, sha256_json
 from memberscope.training.recipe import Recipe
 from memberscope.types import Dataset
@@ -19,13 +20,23 @@ SCHEMA = 1
 MISSING = "nothing"
 
 
-def make_plan(dataset: Dataset, members: NDArray[np.bool_], recipe: Recipe, seed: int, device: str) -> dict[str, Any]:
+def make_plan(
+    dataset: Dataset,
+    members: NDArray[np.bool_],
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    validation: Dataset | None = None,
+    difficulty: NDArray[np.float64] | None = None,
+) -> dict[str, Any]:
     """Everything that decides the bytes of a pool's models on one machine, as JSON values.
 
     ``tasks`` lists the rows that are trained together; today one row each. Which rows share a task is part
     of the plan, so that whoever runs it, the bytes are the same.
     """
-    return {
+    extras = {} if validation is None else {"validation": validation.fingerprint}
+    extras |= {} if difficulty is None else {"difficulty": sha256_arrays(difficulty)}
+    return extras | {
         "data": {
             "fingerprint": dataset.fingerprint,
             "records": len(dataset),
@@ -41,6 +52,73 @@ def make_plan(dataset: Dataset, members: NDArray[np.bool_], recipe: Recipe, seed
     }
 
 
+def check_extras(
+    dataset: Dataset, recipe: Recipe, validation: Dataset | None, difficulty: NDArray[np.float64] | None
+) -> None:
+    """Raise unless the recipe has what it needs beside the records, and that fits them.
+
+    Raises:
+        ConfigError: early stopping without a validation split, a curriculum without difficulties, bit flips on
+            values other than 0 and 1.
+        DataError: a validation split of another shape, or one that holds audited records.
+    """
+    if recipe.early_stopping is not None and validation is None:
+        raise ConfigError(
+            "a validation split for early_stopping",
+            "none",
+            "Set pool.validation in the configuration, or pass validation=.",
+        )
+    if validation is not None:
+        _check_validation(dataset, validation)
+    if recipe.curriculum is not None and difficulty is None:
+        raise ConfigError(
+            "a difficulty for every record for curriculum",
+            "none",
+            "Pass difficulty=, for example the mean loss of models that did not train on the record.",
+        )
+    if difficulty is not None and (difficulty.shape != (len(dataset),) or not np.isfinite(difficulty).all()):
+        raise DataError(
+            f"finite difficulties of shape ({len(dataset)},)", f"shape {difficulty.shape}", "Give one a record."
+        )
+    if recipe.augmentation is not None and recipe.augmentation.bit_flip:
+        wrong = next((part for part in _parts(dataset.inputs) if not ((part == 0) | (part == 1)).all()), None)
+        if wrong is not None:
+            raise ConfigError(
+                "a table of 0 and 1 for bit_flip", f"values from {wrong.min()} to {wrong.max()}", "Leave bit_flip out."
+            )
+
+
+def _parts(inputs: NDArray[Any]) -> list[NDArray[Any]]:
+    return np.array_split(inputs, len(inputs) // 4096 + 1)
+
+
+def _check_validation(dataset: Dataset, validation: Dataset) -> None:
+    if validation.inputs.shape[1:] != dataset.inputs.shape[1:] or validation.classes > dataset.classes:
+        raise DataError(
+            f"validation records of shape {dataset.inputs.shape[1:]} with at most {dataset.classes} classes",
+            f"shape {validation.inputs.shape[1:]}, {validation.classes} classes",
+            "Take the validation split from the same data.",
+        )
+    known = {record: place for place, record in enumerate(_digests(dataset))}
+    places = [known.get(record) for record in _digests(validation)]
+    same = [place for place in places if place is not None]
+    # Equal records with different ids occur in any table of few values; with equal ids they are the same record.
+    ids = sum(place is not None and dataset.ids[place] == validation.ids[row] for row, place in enumerate(places))
+    if ids or len(same) > len(validation) / 2:
+        raise DataError(
+            "a validation split that shares no record with the audit pool",
+            f"{max(ids, len(same)):,} of {len(validation):,} that are in both",
+            "Split before training: memberscope.data.membership.splits gives disjoint parts.",
+        )
+
+
+def _digests(dataset: Dataset) -> list[bytes]:
+    return [
+        hashlib.blake2b(row.tobytes() + label.tobytes(), digest_size=16).digest()
+        for row, label in zip(dataset.inputs, dataset.labels, strict=True)
+    ]
+
+
 def make_manifest(plan: Mapping[str, Any], name: str, environment: Mapping[str, str]) -> dict[str, Any]:
     """The manifest of a pool that is about to be trained; ``name`` is the data set's, for people."""
     return {
@@ -50,6 +128,29 @@ def make_manifest(plan: Mapping[str, Any], name: str, environment: Mapping[str, 
         "plan_hash": sha256_json(plan),
         "environment": dict(environment),
     }
+
+
+def describe_environment(device: str) -> dict[str, str]:
+    """Versions and processor, which may change a model's bytes though the plan is the same.
+
+    Raises:
+        ConfigError: no such device here.
+        MissingExtraError: PyTorch is not installed.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.of("torch", "torch", "training") from error
+    from memberscope import __version__
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError("a device such as 'cpu' or 'cuda'", repr(device), "Name a device of this machine.") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("a CUDA device", "none on this machine", "Use device 'cpu'.")
+    processor = torch.cuda.get_device_name(device) if kind == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {"memberscope": __version__, "torch": torch.__version__, "processor": processor}
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

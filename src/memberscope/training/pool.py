@@ -12,17 +12,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memberscope.errors import ConfigError, MissingExtraError, PoolError
-from memberscope.files import atomic, read_json, read_npy, sha256_arrays, write_json, write_npy, writer_lock
+from memberscope.errors import ConfigError, PoolError
+from memberscope.files import (
+    atomic,
+    read_json,
+    read_npy,
+    sha256_arrays,
+    sha256_file,
+    write_json,
+    write_npy,
+    writer_lock,
+)
 from memberscope.progress import progress
 from memberscope.training.engines import Engine, get_engine
-from memberscope.training.plan import check_environment, check_plan, make_manifest, make_plan, read_manifest
+from memberscope.training.plan import (
+    check_environment,
+    check_extras,
+    check_plan,
+    describe_environment,
+    make_manifest,
+    make_plan,
+    read_manifest,
+)
 from memberscope.training.recipe import Recipe
 from memberscope.training.store import check_file, encode
 from memberscope.types import Dataset, Pool
 
 if TYPE_CHECKING:
-    from memberscope.training.loop import Metrics, TrainingData
+    from memberscope.training.answers import TrainingData
+    from memberscope.training.loop import Metrics
+    from memberscope.training.traces import Traces
 
 
 def train_pool(
@@ -36,6 +55,8 @@ def train_pool(
     workers: int | None = None,
     device: str = "cpu",
     quiet: bool = False,
+    validation: Dataset | None = None,
+    difficulty: NDArray[np.float64] | None = None,
 ) -> Pool:
     """Train one model a row of ``members``; killed at any instant and called again, it goes on.
 
@@ -50,11 +71,14 @@ def train_pool(
         workers: processes at once; by default as many as the cores allow.
         device: ``"cpu"`` or ``"cuda"``; part of the plan.
         quiet: show no progress.
+        validation: records of the same kind that no model is trained on or audited with, for early stopping.
+        difficulty: ``(N,)`` higher is harder, for a curriculum; scored by models that did not train on the record.
 
     Returns:
         The finished pool.
 
     Raises:
+        DataError: a validation split that does not fit the records or holds some of them.
         PoolError: membership that cannot be audited; a folder begun with another plan (every differing
             value is named), altered in the meantime, written by another process, not writable or full; a
             training that diverged; a worker that was killed. Finished models are always kept.
@@ -72,8 +96,9 @@ def train_pool(
             f"shape {pool.members.shape}",
             "Draw members anew.",
         )
+    check_extras(dataset, recipe, validation, difficulty)
     environment = describe_environment(device)
-    plan = make_plan(dataset, pool.members, recipe, seed, device)
+    plan = make_plan(dataset, pool.members, recipe, seed, device, validation, difficulty)
     with writer_lock(folder):
         manifest = _open(pool, plan, dataset, environment)
         done = {row: sidecar["sha256"] for row in range(len(pool)) if (sidecar := _finished(pool, row, manifest))}
@@ -82,14 +107,15 @@ def train_pool(
             tasks = [
                 (tuple(rows), pool.members[rows]) for rows in plan["tasks"] if not all(row in done for row in rows)
             ]
-            function = _Task(_training_data(dataset, manifest), recipe, seed, device, manifest["plan_hash"])
+            data = _training_data(dataset, manifest, validation, difficulty)
+            function = _Task(data, recipe, seed, device, manifest["plan_hash"])
             with (
                 progress(f"training {len(pool)} models", len(pool), done=len(done), quiet=quiet) as show,
                 closing(runner.run(function, tasks, threads=recipe.threads)) as results,
             ):
-                for row, content, metrics in (model for result in results for model in result):
+                for row, content, traces, metrics in (model for result in results for model in result):
                     if row not in done:
-                        done[row] = _write(pool, row, content, metrics, manifest["plan_hash"])
+                        done[row] = _write(pool, row, content, traces, metrics, manifest["plan_hash"])
                     show(
                         len(done),
                         f"(model {row}: train {metrics.train_accuracy:.1%}, held out {metrics.held_out_accuracy:.1%})",
@@ -149,27 +175,26 @@ def read_metrics(pool: Pool) -> list[Metrics]:
     return [Metrics(**read_json(_sidecar(pool, row))["metrics"]) for row in range(len(pool))]
 
 
-def describe_environment(device: str) -> dict[str, str]:
-    """Versions and processor, which may change a model's bytes though the plan is the same.
+def read_traces(pool: Pool) -> dict[int, Traces]:
+    """What each model's training left beside its weights, by row; empty for pools of before traces were kept.
 
     Raises:
-        ConfigError: no such device here.
-        MissingExtraError: PyTorch is not installed.
+        PoolError: a trace is missing, damaged or not as it was written.
     """
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise MissingExtraError.of("torch", "torch", "training") from error
-    from memberscope import __version__
+    from memberscope.training.traces import Traces
 
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ConfigError("a device such as 'cpu' or 'cuda'", repr(device), "Name a device of this machine.") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("a CUDA device", "none on this machine", "Use device 'cpu'.")
-    processor = torch.cuda.get_device_name(device) if kind == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {"memberscope": __version__, "torch": torch.__version__, "processor": processor}
+    traces = {}
+    for row in range(len(pool)):
+        expected = read_json(_sidecar(pool, row)).get("traces")
+        if expected is None:
+            continue
+        path = _trace(pool, row)
+        if path.exists() and sha256_file(path) != expected:
+            raise PoolError(
+                f"{path} as it was written", "another content", "Delete the model beside it and train it again."
+            )
+        traces[row] = Traces.read(path)
+    return traces
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,16 +207,17 @@ class _Task:
     device: str
     plan_hash: str
 
-    def __call__(self, task: tuple[tuple[int, ...], NDArray[np.bool_]]) -> list[tuple[int, bytes, Metrics]]:
-        """Row, file content and metrics of every model; by value, so that only the lock's holder writes."""
+    def __call__(self, task: tuple[tuple[int, ...], NDArray[np.bool_]]) -> list[tuple[int, bytes, bytes, Metrics]]:
+        """Row, file content, traces and metrics of every model; by value, so that only the lock's holder writes."""
         from memberscope.training.loop import train
 
         results = []
         for row, member in zip(*task, strict=True):
-            state, metrics = train(
+            trained = train(
                 self.data, member, self.recipe, seed=(self.seed, row), name=f"model {row}", device=self.device
             )
-            results.append((row, encode(state, row, self.plan_hash), metrics))
+            content = encode(trained.state, row, self.plan_hash)
+            results.append((row, content, trained.traces.encode(), trained.metrics))
         return results
 
 
@@ -219,11 +245,23 @@ def _open(pool: Pool, plan: Mapping[str, Any], dataset: Dataset, environment: Ma
     return manifest
 
 
-def _training_data(dataset: Dataset, manifest: Mapping[str, Any]) -> TrainingData:
+def _training_data(
+    dataset: Dataset,
+    manifest: Mapping[str, Any],
+    validation: Dataset | None,
+    difficulty: NDArray[np.float64] | None,
+) -> TrainingData:
+    from memberscope.training.answers import TrainingData
     from memberscope.training.inputs import Normalisation
-    from memberscope.training.loop import TrainingData
 
-    return TrainingData(dataset.inputs, dataset.labels, dataset.classes, Normalisation.parse(manifest["normalisation"]))
+    return TrainingData(
+        dataset.inputs,
+        dataset.labels,
+        dataset.classes,
+        Normalisation.parse(manifest["normalisation"]),
+        None if validation is None else (validation.inputs, validation.labels),
+        difficulty,
+    )
 
 
 def _finished(pool: Pool, row: int, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -241,13 +279,20 @@ def _finished(pool: Pool, row: int, manifest: Mapping[str, Any]) -> dict[str, An
     return sidecar
 
 
-def _write(pool: Pool, row: int, content: bytes, metrics: Metrics, plan_hash: str) -> str:
+def _write(pool: Pool, row: int, content: bytes, traces: bytes, metrics: Metrics, plan_hash: str) -> str:
     sha256 = hashlib.sha256(content).hexdigest()
     # The model comes last: where its file exists, the model is finished.
-    write_json(_sidecar(pool, row), {"row": row, "plan_hash": plan_hash, "sha256": sha256, "metrics": asdict(metrics)})
+    with atomic(_trace(pool, row)) as file:
+        file.write(traces)
+    sidecar = {"row": row, "plan_hash": plan_hash, "sha256": sha256, "traces": hashlib.sha256(traces).hexdigest()}
+    write_json(_sidecar(pool, row), sidecar | {"metrics": asdict(metrics)})
     with atomic(pool.model_path(row)) as file:
         file.write(content)
     return sha256
+
+
+def _trace(pool: Pool, row: int) -> Path:
+    return pool.model_path(row).with_suffix(".trace.npz")
 
 
 def _sidecar(pool: Pool, row: int) -> Path:

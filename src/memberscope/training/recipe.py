@@ -30,6 +30,59 @@ class ModelChoice(BaseModel):
         return dict(self.model_extra or {})
 
 
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Augmentation(_Part):
+    """Random changes of every record each time it is trained on; never when it is asked about."""
+
+    crop: int = Field(default=0, ge=0, le=64, description="images: shift by up to so many pixels, zeros move in")
+    flip: bool = Field(default=False, description="images: mirror left and right, every other time")
+    bit_flip: float = Field(default=0.0, ge=0.0, lt=0.5, description="0/1 tables: chance that an entry is flipped")
+
+
+class EarlyStopping(_Part):
+    """Keep the epoch that is best on the validation split; stop when none was better for ``patience`` epochs."""
+
+    patience: Count = 10
+    metric: Literal["accuracy", "loss"] = "accuracy"
+
+
+class Curriculum(_Part):
+    """Easy records first (Bengio et al. 2009), by a difficulty that reference models gave each record.
+
+    The share of the records in use grows in a straight line from ``start`` to all, over the first ``until`` of
+    the training.
+    """
+
+    start: float = Field(default=0.3, gt=0.0, le=1.0, description="share of the easiest records in the first epoch")
+    until: float = Field(default=0.5, gt=0.0, le=1.0, description="share of the epochs after which all are in use")
+
+
+class Privacy(_Part):
+    """Training with per-record clipping and noise (DP-SGD; Abadi et al. 2016), on Poisson-sampled batches.
+
+    Give ``epsilon`` (the noise is found) or ``noise_multiplier`` (ε is computed); noise 0 is clipping alone, which
+    guarantees nothing. ``batch_size`` of the recipe is the expected batch.
+    """
+
+    clip: float = Field(default=1.0, gt=0.0, description="largest norm of a record's gradient, C")
+    noise_multiplier: float | None = Field(default=None, ge=0.0, description="σ: noise of standard deviation σ C")
+    epsilon: float | None = Field(default=None, gt=0.0, description="target ε at delta")
+    delta: float | None = Field(default=None, gt=0.0, lt=1.0, description="below 1/n; default 1e-5, or 0.1/n if less")
+    accountant: Literal["prv", "rdp"] = Field(default="prv", description="prv falls back to rdp where it fails")
+    physical_batch_size: Count = Field(default=512, description="records whose gradients are held at once")
+    multiplicity: Count = Field(default=1, description="augmentations of a record averaged before clipping")
+    grad_sample_mode: Literal["ghost", "hooks"] = Field(default="ghost", description="how clipping is computed")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.noise_multiplier is None) == (self.epsilon is None):
+            raise ValueError("give either noise_multiplier or epsilon")
+        return self
+
+
 class Recipe(BaseModel):
     """Everything that decides a model's weights, given data, members and seed.
 
@@ -60,6 +113,18 @@ class Recipe(BaseModel):
     batch_size: Count = 64
     label_smoothing: Share = 0.0
     gradient_clip: float | None = Field(default=None, gt=0.0, description="largest norm of a batch's gradient")
+    early_stopping: EarlyStopping | None = Field(default=None, description="needs a validation split")
+    augmentation: Augmentation | None = None
+    mixup: float = Field(default=0.0, ge=0.0, description="Beta(α, α) of the mix (Zhang et al. 2018); 0: none")
+    curriculum: Curriculum | None = Field(default=None, description="needs a difficulty for every record")
+    privacy: Privacy | None = Field(default=None, description="DP-SGD, or clipping alone")
+    ema: float | None = Field(
+        default=None, gt=0.0, lt=1.0, description="decay of the moving average of the weights that is kept"
+    )
+    trajectory: Annotated[tuple[Count, ...], Field(max_length=64)] = Field(
+        default=(), description="epochs after which every record is asked about; costs an evaluation each"
+    )
+    loss_trace: bool = Field(default=True, description="keep each training record's loss in every epoch")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast, weights stay float32")
     channels_last: bool = Field(default=False, description="memory format of images and convolutions")
     threads: Count = Field(default=1, description="of PyTorch, for one model, whatever the engine")
@@ -84,10 +149,28 @@ class Recipe(BaseModel):
             raise ValueError("milestones must be rising epochs above 0")
         if self.warmup >= self.epochs:
             raise ValueError("warmup must be shorter than epochs")
+        if list(self.trajectory) != sorted(set(self.trajectory)):
+            raise ValueError("trajectory must be rising epochs")
+        if self.trajectory and self.trajectory[-1] > self.epochs:
+            raise ValueError(f"trajectory asks for epoch {self.trajectory[-1]} of {self.epochs}")
+        if self.mixup and self.curriculum:
+            raise ValueError("mixup and curriculum cannot be combined: a mixed record has no difficulty")
+        if self.privacy is not None:
+            self._private(self.privacy)
         for key in ("dropout", "norm"):
             if key in self.model.options:
                 raise ValueError(f"{key} stands beside the model, not inside it")
         return self
+
+    def _private(self, privacy: Privacy) -> None:
+        """What DP-SGD cannot be combined with, because ε would not hold or would not mean this training."""
+        for key in ("mixup", "curriculum", "gradient_clip", "early_stopping"):
+            if getattr(self, key):
+                raise ValueError(f"privacy cannot be combined with {key}: its ε would not cover what {key} does")
+        if self.precision != "fp32":
+            raise ValueError("privacy needs precision fp32: clipping in bfloat16 does not bound a record's gradient")
+        if privacy.multiplicity > 1 and self.augmentation is None:
+            raise ValueError("privacy.multiplicity above 1 needs an augmentation")
 
     @classmethod
     def parse(cls, mapping: Mapping[str, Any]) -> Recipe:
@@ -144,6 +227,17 @@ class Recipe(BaseModel):
     def check_inputs(self, input_shape: tuple[int, ...], classes: int) -> None:
         """Raise a ConfigError if the model cannot take such inputs; costs nothing, needs no PyTorch."""
         check_shape(self.model.name, input_shape, classes, self._options())
+        change = self.augmentation
+        if change is not None and (change.crop or change.flip) and len(input_shape) != 3:
+            raise ConfigError(
+                "images for the augmentations crop and flip",
+                f"inputs of shape {input_shape}",
+                "Use bit_flip for tables.",
+            )
+        if change is not None and change.bit_flip and len(input_shape) != 1:
+            raise ConfigError(
+                "a table of 0 and 1 for bit_flip", f"inputs of shape {input_shape}", "Use crop and flip for images."
+            )
 
     def as_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values, every default written out, those of the model too."""
@@ -158,5 +252,11 @@ class Recipe(BaseModel):
                 "batches of at least 2 for batch normalisation",
                 "batch_size 1",
                 "Raise batch_size, or set norm to group.",
+            )
+        if self.privacy is not None and getattr(options, "norm", None) == "batch":
+            raise ConfigError(
+                f"a model without batch normalisation for privacy (here {self.model.name!r})",
+                "norm batch, which mixes the records of a batch, so that no record's gradient can be clipped",
+                "Set norm to group.",
             )
         return options

@@ -4,52 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-SCHEMA_VERSION = "1.0"
+from memberscope.types.analyses import Analyses
+from memberscope.types.base import Figure, Histogram, Model, NotRun
+
+SCHEMA_VERSION = "1.1"
 
 Verdict = Literal["pass", "fail", "inconclusive", "no_gate"]
-
-
-class Model(BaseModel):
-    """Base of everything in findings: immutable, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Figure(Model):
-    """A measured value with its 95 % interval, or the reason why there is none.
-
-    >>> Figure(value=0.5, low=0.4, high=0.6).model_dump()
-    {'value': 0.5, 'low': 0.4, 'high': 0.6}
-    >>> Figure.not_measurable("too few non-members").model_dump()
-    {'value': None, 'reason': 'too few non-members'}
-    """
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    reason: str | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Figure:
-        if self.value is None:
-            if not self.reason or self.low is not None or self.high is not None:
-                raise ValueError("a figure without a value has a reason and no interval")
-        elif self.low is None or self.high is None or self.reason is not None or self.low > self.high:
-            raise ValueError("a figure with a value has low <= high and no reason")
-        return self
-
-    @model_serializer
-    def _dump(self) -> dict[str, Any]:
-        if self.value is None:
-            return {"value": None, "reason": self.reason}
-        return {"value": self.value, "low": self.low, "high": self.high}
-
-    @classmethod
-    def not_measurable(cls, reason: str) -> Figure:
-        """A figure that this audit cannot give, with the reason."""
-        return cls(value=None, reason=reason)
 
 
 class OperatingPoint(Model):
@@ -78,13 +40,6 @@ class AttackResult(Model):
     tpr_at_fpr: dict[str, Figure] = Field(description='keys "0.1", "0.01", "0.001"')
     operating_point: OperatingPoint | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
-
-
-class NotRun(Model):
-    """An attack that the audit did not run, and why."""
-
-    name: str
-    reason: str
 
 
 class CheckResult(Model):
@@ -180,15 +135,6 @@ class Curve(Model):
     high: list[float]
 
 
-class Histogram(Model):
-    """Score densities of members and non-members on common bin edges (one more edge than bins)."""
-
-    attack: str
-    edges: list[float]
-    members: list[float]
-    non_members: list[float]
-
-
 class Findings(Model):
     """The findings document. Everything but ``run`` is determined by data, plan and seed."""
 
@@ -213,6 +159,7 @@ class Findings(Model):
     classes: list[ClassRow]
     groups: dict[str, list[ClassRow]] = Field(default_factory=dict)
     records: Records | None
+    analyses: Analyses | None = Field(default=None, description="what the leaking records are, and why (since 1.1)")
     limits: list[str]
     cost: dict[str, Any] = Field(default_factory=dict, description="models trained, queries; no times")
     run: dict[str, Any] = Field(default_factory=dict, description="created, seconds by step, versions, seed, hashes")
