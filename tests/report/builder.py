@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from scipy.special import ndtr, ndtri
 from memberscope.attacks import ATTACKS
 from memberscope.types import AttackResult, CheckResult, Dataset, Figure, Findings, Gate, GateResult, NotRun
 from memberscope.types.findings import ClassRow, Curve, Histogram, OperatingPoint, RecordRow, Records
+from report.made import analyses, share
 
 ANIMALS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 # Separation of members from non-members of each attack, in standard deviations of the score.
@@ -21,15 +21,6 @@ POWER = {
     "bavaria": 1.2,
 }  # fmt: skip
 TOO_FEW = "5,000 non-members; a rate of 0.1 % needs at least 10,000"
-
-
-def share(value: float, n: int = 5000) -> Figure:
-    """A share of ``n`` with its Wilson interval."""
-    value = min(max(float(value), 0.0), 1.0)
-    z2 = 1.96**2
-    centre = (value + z2 / (2 * n)) / (1 + z2 / n)
-    half = 1.96 * math.sqrt(value * (1 - value) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Figure(value=value, low=min(max(centre - half, 0.0), value), high=max(min(centre + half, 1.0), value))
 
 
 def tpr_of(power: float, fpr: float) -> float:
@@ -244,6 +235,7 @@ def build(
             always=sum(row.support_in == row.targets_in > 1 for row in rows),
             top=rows,
         ),
+        "analyses": analyses([row.id for row in rows], labels.tolist(), class_names, images=kind == "image"),
         "limits": [
             "The figures hold for models trained with this recipe on this many records.",
             "Only attacks on single records were run; groups of records may leak more.",

@@ -61,6 +61,12 @@ def read(html: str) -> Page:
     return reader.page
 
 
+def part(html: str, key: str) -> str:
+    """The source of one section."""
+    start = html.index(f'<section id="{key}"')
+    return html[start : html.index("</section>", start) + 10]
+
+
 def plain(text: str) -> str:
     """Text with every kind of space as one plain space, as a reader would type it."""
     return " ".join(text.split())

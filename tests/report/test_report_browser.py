@@ -23,6 +23,14 @@ HARD = [f"<b>&{'very-long-id-' * 40}", "ключ/ÄÖ 漢字"]
 CASES: dict[str, tuple[Findings, Dataset | None]] = {
     "fail": (build(), images()),
     "table": (build(kind="table", gate=False, class_names=tuple("abc"), targets=64), table()),
+    "many": (
+        build(
+            class_names=tuple(f"cluster {k}" for k in range(40)),
+            exposed=160,
+            ids=[f"train/{i:05d}" for i in range(160)],
+        ),
+        images(),
+    ),
     "wide": (
         build(
             ids=[*HARD, *(f"r{i}" for i in range(121))],
@@ -38,6 +46,7 @@ CASES: dict[str, tuple[Findings, Dataset | None]] = {
         build(
             attacks=[], strongest="", gate=False, curves=[], histograms=[], classes=[], groups={}, records=None,
             checks=[], data={}, model={}, populations={}, threat_model={}, cost={}, run={}, limits=[], not_run=[],
+            analyses=None,
         ),
         None,
     ),
@@ -138,7 +147,8 @@ def test_everything_essential_is_there_without_javascript(chromium: Any, folder:
     page, _ = open_page(chromium, folder / "fail.html", java_script_enabled=False)
     assert page.locator("table.records tbody tr").count() == 123
     assert page.locator("svg.roc").is_visible() and page.locator(".stamp").inner_text().endswith("FAIL")
-    assert page.locator(".tools").count() == 0
+    assert page.locator(".tools").count() == 0 and not page.locator(".chooser").is_visible()
+    assert page.locator("svg.map").first.is_visible() and page.locator("ul.legend li").count() == 11
     page.locator("summary", has_text="The next 48 pictures").click()
     assert page.locator(".tiles.small img").first.is_visible()
     page.context.close()
@@ -152,6 +162,37 @@ def test_the_keyboard_reaches_the_result_first_and_every_fold(chromium: Any, fol
     page.locator("summary").first.focus()
     page.keyboard.press("Enter")
     assert page.locator("details").first.get_attribute("open") is not None
+    page.context.close()
+
+
+SHOWN = """(map) => Array.from(document.querySelectorAll(`[data-maps] svg[aria-labelledby^=${map}-title] [data-class]`))
+  .filter((part) => getComputedStyle(part).opacity !== "0")
+  .map((part) => [part.dataset.class, part.closest(".rings") ? "ring" : part.tagName === "text" ? "name" :
+    getComputedStyle(part.querySelector("path")).stroke])"""
+
+
+@pytest.mark.parametrize("name", ["fail", "many"])
+def test_one_class_of_the_maps_is_chosen_by_keyboard(chromium: Any, folder: Path, name: str) -> None:
+    page, wrong = open_page(chromium, folder / f"{name}.html")
+    before = page.evaluate(SHOWN, "map-0")
+    select = page.get_by_label("Show one class")
+    select.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    wanted = select.input_value()
+    assert wanted == "1" and "vulnerable" in select.locator("option:checked").inner_text()
+    after = page.evaluate(SHOWN, "map-1")
+    # All dots remain, the others in one light grey; of rings and names only the chosen class's.
+    dots = {k: colour for k, colour in after if colour.startswith("rgb")}
+    assert len(dots) == len({k for k, _ in before}) and {c for k, c in dots.items() if k != wanted} == {
+        "rgb(221, 226, 232)"
+    }
+    assert dots[wanted] == ("rgb(230, 159, 0)" if name == "fail" else "rgb(0, 95, 158)")
+    assert {k for k, colour in after if not colour.startswith("rgb")} <= {wanted}
+    page.locator("summary", has_text="Class by class: logits").click()
+    assert page.locator("ul.singles svg:visible").count() == (10 if name == "fail" else 30)
+    select.select_option("")
+    assert sorted(page.evaluate(SHOWN, "map-0")) == sorted(before) and wrong == []
     page.context.close()
 
 

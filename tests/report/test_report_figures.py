@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from memberscope.report import figures, roc
 from memberscope.types import Figure
-from memberscope.types.findings import Histogram
+from memberscope.types.base import Histogram
 from report.builder import POWER, curve, histogram, tpr_of
 
 NAMES = ("bavaria", "lira_online_pooled", "rmia_online", "calibrated_loss", "loss", "attack_p")

@@ -89,7 +89,7 @@ def test_a_class_of_one_record_and_constant_columns_do_no_harm() -> None:
 @pytest.mark.parametrize("binary", [True, False])
 def test_tables_show_their_features_in_the_page(binary: bool) -> None:
     data = table(binary=binary)
-    html = render(build(kind="table"), dataset=data)
+    html = render(build(kind="table", analyses=None), dataset=data)
     first = data.inputs[int(np.flatnonzero(data.ids == "train/00017")[0])]
     assert "<img" not in html
     assert html.count('<ul class="values">') == 12

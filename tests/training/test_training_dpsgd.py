@@ -148,7 +148,6 @@ def test_a_step_without_noise_is_the_formula(mode: str) -> None:
         expected = before - 0.5 * clipped_sum(rows, 0.7) / 20
         steps.step(index)
         torch.testing.assert_close(flat(steps.model), expected, rtol=1e-4, atol=1e-6)
-        assert len(index) != 20 or len(steps) > 1
 
 
 def test_pieces_and_modes_lead_to_the_same_weights(images: Dataset) -> None:
@@ -512,8 +511,6 @@ def test_it_learns_and_leaves_a_plain_model(table: Dataset) -> None:
 def test_the_loss_is_the_mean_over_drawn_records() -> None:
     inputs, labels = toy()
     inputs[:], labels[:] = inputs[1].clone(), 1
-    labels[0], inputs[0] = 2, inputs[1]
-    labels[0] = 1
     steps = steps_of(recipe_of(batch_size=20, learning_rate=1e-12, label_smoothing=0.1), inputs, labels)
     with torch.no_grad():
         expected = F.cross_entropy(steps.model(inputs[:1]), labels[:1], label_smoothing=0.1).item()

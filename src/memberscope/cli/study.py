@@ -10,9 +10,12 @@ from memberscope.errors import ConfigError
 from memberscope.study import StudyConfig, preset, run_study, with_data, with_rows, with_seeds
 from memberscope.study.folder import study_json
 from memberscope.types import Figure
-from memberscope.types.study import StudyResult
+from memberscope.types.study import StudyResult, StudyRow
 
+# Columns of the printed table; on a narrow terminal only the first ones' share of the story.
 COLUMNS = ("train", "test", "ECE", "thr AUC", "thr adv", "ref 1 %", "ref 0.1 %", "ref AUC", "gap AUC", "s", "ε")
+NARROW = ("test", "thr AUC", "ref 1 %", "ref AUC", "ε")
+WIDE = 126
 
 
 def study(
@@ -62,33 +65,35 @@ def _print(result: StudyResult, folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    # A pipe has no width of its own; a table that is cut there would lose figures.
+    console = console if console.is_terminal else Console(width=WIDE)
     title = f"{result.name}, {result.scale}: per cent over all targets"
     table = Table(title=title, title_justify="left", pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for column in COLUMNS:
+    shown = COLUMNS if console.width >= WIDE else NARROW
+    for column in shown:
         table.add_column(column, justify="right", no_wrap=True)
     for row in result.rows:
-        if row.seed != "all":
-            continue
-        rates = row.reference_tpr_at_fpr
-        figures = (
-            row.train_accuracy, row.test_accuracy, row.ece, row.threshold_auc, row.threshold_advantage,
-            rates["0.01"], rates["0.001"], row.reference_auc, row.gap_auc,
-        )  # fmt: skip
-        seconds = row.train_seconds.value
-        table.add_row(
-            row.method,
-            *(_cell(figure) for figure in figures),
-            "–" if seconds is None else f"{seconds:.1f}" if seconds < 100 else f"{seconds:.0f}",
-            "–" if row.epsilon is None else f"{row.epsilon:.2f}",
-        )
-    console = Console()
-    # A pipe has no width of its own; a table that is cut there would lose figures.
-    console = console if console.is_terminal else Console(width=120)
+        if row.seed == "all":
+            cells = _cells(row)
+            table.add_row(row.method, *(cells[column] for column in shown))
     console.print(result.headline, style="bold")
     console.print(table)
     console.print("Intervals and targets: study.json, study.csv and the page.")
     print(f"Page: {folder / 'index.html'}")
+
+
+def _cells(row: StudyRow) -> dict[str, str]:
+    rates, seconds = row.reference_tpr_at_fpr, row.train_seconds.value
+    figures = (
+        row.train_accuracy, row.test_accuracy, row.ece, row.threshold_auc, row.threshold_advantage,
+        rates["0.01"], rates["0.001"], row.reference_auc, row.gap_auc,
+    )  # fmt: skip
+    return dict(zip(COLUMNS, (_cell(figure) for figure in figures), strict=False)) | {
+        "s": "–" if seconds is None else f"{seconds:.1f}" if seconds < 100 else f"{seconds:.0f}",
+        "ε": "–" if row.epsilon is None else f"{row.epsilon:.2f}",
+    }
 
 
 def _cell(figure: Figure) -> str:

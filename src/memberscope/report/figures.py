@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from memberscope.report.format import attack_title, number, percent, percent_range
 from memberscope.report.svg import BLUE, INK, MUTED, ORANGE, Point, element, figure, path
 from memberscope.types import Figure
-from memberscope.types.findings import Histogram
+from memberscope.types.base import Histogram
 
 BAR_WIDTH, BAR_HEIGHT = 200.0, 16.0
 _STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -20,8 +21,8 @@ def bar_limit(*largest: float) -> float:
     return next((step for step in _STEPS if step >= max(largest, default=1.0)), 1.0)
 
 
-def interval_bar(value: Figure, end: float, *, mark: float | None = None, title: str = "") -> Markup:
-    """A figure as a tick in its interval, on an axis from 0 to ``end``; ``mark`` draws a limit.
+def interval_bar(value: Figure, end: float, *, mark: float | None = None, chance: float | None = None) -> Markup:
+    """A figure as a tick in its interval, on an axis from 0 to ``end``; ``mark`` draws a limit, ``chance`` a thin line.
 
     The picture repeats the number beside it, so that it is hidden from screen readers.
     """
@@ -49,6 +50,8 @@ def interval_bar(value: Figure, end: float, *, mark: float | None = None, title:
     ]
     if mark is not None and mark <= end:
         shapes.append(element("path", d=path([(x(mark), 0), (x(mark), BAR_HEIGHT)]), class_="limit"))
+    if chance is not None:
+        shapes.insert(1, element("path", d=path([(x(chance), 0), (x(chance), BAR_HEIGHT)]), class_="chance"))
     return element(
         "svg",
         shapes,
@@ -68,6 +71,28 @@ def dots(low: int, high: int, *, alarm: bool = False) -> Markup:
     return element("svg", shapes, viewBox="0 0 80 80", aria_hidden="true", class_="dots")
 
 
+def signed_bar(value: float, end: float) -> Markup:
+    """A bar from the middle to the right (positive) or to the left, ``end`` from the middle to either side.
+
+    The picture repeats the number beside it, so that it is hidden from screen readers.
+    """
+    middle = BAR_WIDTH / 2
+    length = middle * min(abs(value) / end, 1.0) if end > 0 else 0.0
+    start = middle if value >= 0 else middle - length
+    shapes = [
+        element("rect", x=start, y=3, width=length, height=10, class_="for" if value >= 0 else "against"),
+        element("path", d=path([(middle, 0), (middle, BAR_HEIGHT)]), class_="zero"),
+    ]
+    return element(
+        "svg",
+        shapes,
+        viewBox=f"0 0 {BAR_WIDTH:.0f} {BAR_HEIGHT:.0f}",
+        preserveAspectRatio="none",
+        aria_hidden="true",
+        class_="bar signed",
+    )
+
+
 def spread(values: Sequence[float], end: float) -> Markup:
     """One dot a target on an axis from 0 to ``end``; hidden from screen readers like the bars."""
     shapes = [element("rect", x=0, y=BAR_HEIGHT / 2 - 0.5, width=BAR_WIDTH, height=1, class_="line")]
@@ -77,34 +102,67 @@ def spread(values: Sequence[float], end: float) -> Markup:
     return element("svg", shapes, viewBox=f"0 0 {BAR_WIDTH:.0f} {BAR_HEIGHT:.0f}", aria_hidden="true", class_="spread")
 
 
-_WIDTH, _HEIGHT, _FLOOR, _TOP = 460.0, 210.0, 168.0, 30.0
-_LEFT, _RIGHT = 8.0, 452.0
+@dataclass(frozen=True)
+class Box:
+    """Where a histogram stands: its sides, the height of its peak and its floor, in pixels."""
+
+    left: float
+    right: float
+    top: float
+    floor: float
 
 
-def histogram(data: Histogram) -> Markup:
-    """Members filled in blue, non-members as an orange outline, over the attack's score."""
+_WIDTH, _HEIGHT, _FLOOR = 460.0, 210.0, 168.0
+_BOX = Box(8.0, 452.0, 30.0, _FLOOR)
+SMALL_WIDTH, SMALL_HEIGHT = 220.0, 104.0
+SMALL = Box(2.0, 218.0, 4.0, 84.0)
+
+
+def outline(data: Histogram, densities: Sequence[float], box: Box) -> list[Point]:
+    """The steps of one histogram; the higher of the two reaches the top of the box."""
     peak = max([*data.members, *data.non_members, 1e-12])
     start, stop = data.edges[0], data.edges[-1]
 
     def at(score: float, density: float) -> Point:
         across = (score - start) / (stop - start) if stop > start else 0.5
-        return _LEFT + (_RIGHT - _LEFT) * across, _FLOOR - (_FLOOR - _TOP) * density / peak
+        return box.left + (box.right - box.left) * across, box.floor - (box.floor - box.top) * density / peak
 
-    def outline(densities: Sequence[float]) -> list[Point]:
-        steps = [at(start, 0)]
-        for index, density in enumerate(densities):
-            steps += [at(data.edges[index], density), at(data.edges[index + 1], density)]
-        return [*steps, at(stop, 0)]
+    steps = [at(start, 0)]
+    for index, density in enumerate(densities):
+        steps += [at(data.edges[index], density), at(data.edges[index + 1], density)]
+    return [*steps, at(stop, 0)]
 
-    members, others = outline(data.members), outline(data.non_members)
-    shapes = [
-        element("path", d=path(members), fill=BLUE, fill_opacity=".2", stroke=BLUE, stroke_width=1.3),
-        element("path", d=path(others), fill="none", stroke=ORANGE, stroke_width=1.8, stroke_dasharray="5 2"),
-        element("path", d=path([at(start, 0), at(stop, 0)]), stroke=MUTED),
+
+def _both(data: Histogram, box: Box, *, dash: str | None = "5 2") -> list[Markup]:
+    """Members filled in blue, non-members as an orange outline, and the floor."""
+    return [
+        element(
+            "path",
+            d=path(outline(data, data.members, box)),
+            fill=BLUE,
+            fill_opacity=".2",
+            stroke=BLUE,
+            stroke_width=1.3,
+        ),
+        element(
+            "path",
+            d=path(outline(data, data.non_members, box)),
+            fill="none",
+            stroke=ORANGE,
+            stroke_width=1.8,
+            stroke_dasharray=dash,
+        ),
+        element("path", d=path([(box.left, box.floor), (box.right, box.floor)]), stroke=MUTED),
     ]
+
+
+def histogram(data: Histogram) -> Markup:
+    """Members filled in blue, non-members as an orange outline, over the attack's score."""
+    start, stop = data.edges[0], data.edges[-1]
+    shapes = _both(data, _BOX)
     for index in range(5):
         score = start + (stop - start) * index / 4
-        x, _ = at(score, 0)
+        x = _BOX.left + (_BOX.right - _BOX.left) * (index / 4 if stop > start else 0.5)
         anchor = "start" if index == 0 else "end" if index == 4 else "middle"
         label = number(float(f"{score:.2g}"))
         shapes.append(element("text", label, x=x, y=_FLOOR + 18, text_anchor=anchor, fill=MUTED))
@@ -125,11 +183,26 @@ def histogram(data: Histogram) -> Markup:
         shapes,
         name=f"histogram-{data.attack}",
         title=f"Scores of {attack_title(data.attack)} for members and non-members",
-        description=(
-            f"Members' scores centre on {number(_mean(data, data.members))}, non-members' on "
-            f"{number(_mean(data, data.non_members))}; the two overlap by {percent(overlap(data))}."
-        ),
+        description=_centres(data),
         class_="histogram",
+    )
+
+
+def small_histogram(data: Histogram, *, name: str, title: str) -> Markup:
+    """The same for a row of small pictures: only the ends of the axis are numbered."""
+    ends = ((data.edges[0], SMALL.left, "start"), (data.edges[-1], SMALL.right, "end"))
+    # Dashes would break the short steps of a small picture into crumbs.
+    shapes = _both(data, SMALL, dash=None)
+    for score, x, anchor in ends:
+        label = number(float(f"{score:.2g}"))
+        shapes.append(element("text", label, x=x, y=SMALL.floor + 16, text_anchor=anchor, fill=MUTED))
+    return figure(SMALL_WIDTH, SMALL_HEIGHT, shapes, name=name, title=title, description=_centres(data), class_="small")
+
+
+def _centres(data: Histogram) -> str:
+    return (
+        f"Members' scores centre on {number(_mean(data, data.members))}, non-members' on "
+        f"{number(_mean(data, data.non_members))}; the two overlap by {percent(overlap(data))}."
     )
 
 
@@ -154,8 +227,8 @@ def _names(data: Histogram) -> list[Markup]:
     members_right = _mean(data, data.members) >= _mean(data, data.non_members)
     left, right = (("non-members", ORANGE), ("members", BLUE))[:: 1 if members_right else -1]
     return [
-        element("text", left[0], x=_LEFT, y=18, fill=left[1], class_="label"),
-        element("text", right[0], x=_RIGHT, y=18, text_anchor="end", fill=right[1], class_="label"),
+        element("text", left[0], x=_BOX.left, y=18, fill=left[1], class_="label"),
+        element("text", right[0], x=_BOX.right, y=18, text_anchor="end", fill=right[1], class_="label"),
     ]
 
 

@@ -85,6 +85,15 @@ def percent(value: float) -> str:
     return f"{percent_number(value)}{THIN}%"
 
 
+def percentile(value: float) -> str:
+    """A share that is surpassed, rounded down: "higher than 99.9 %" is never too much.
+
+    >>> percentile(0.99998).replace(THIN, " "), percentile(0.5).replace(THIN, " ")
+    ('99.9 %', '50.0 %')
+    """
+    return f"{math.floor(round(1000 * value, 6)) / 10:.1f}{THIN}%"
+
+
 def rate(value: float) -> str:
     """A chosen share, such as a limit or a mark on an axis, without digits that nobody chose.
 

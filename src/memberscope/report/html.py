@@ -66,7 +66,7 @@ def _environment() -> Environment:
     )
     for name in (
         "access_label", "as_figure", "attack_title", "decimal", "decimal_range", "grouped", "number", "one_in",
-        "p_value", "percent", "percent_range", "rate", "short_title", "text", "words",
+        "p_value", "percent", "percent_range", "percentile", "rate", "short_title", "text", "words",
     ):  # fmt: skip
         environment.filters[name] = getattr(formats, name)
     environment.globals["interval_bar"] = figures.interval_bar

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +27,49 @@ class Values:
     rows: list[tuple[str, str, str]]
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a record looks like: a picture as a data URI, or its telling values."""
+
+    image: str | None = None
+    values: Values | None = None
+
+
+def looks(dataset: Dataset | None, ids: Sequence[str]) -> dict[str, Look]:
+    """The looks of the records with these ids, as far as the data hold them; by identity, never by position."""
+    if dataset is None or not ids:
+        return {}
+    found = places(dataset, ids)
+    known = [ident for ident in ids if ident in found]
+    indices = np.array([found[ident] for ident in known], np.int64)
+    if dataset.kind == "image":
+        pictures = thumbnails(dataset, indices)
+        return {ident: Look(image=picture) for ident, picture in zip(known, pictures, strict=True)}
+    return {ident: Look(values=v) for ident, v in zip(known, unusual_values(dataset, indices), strict=True)}
+
+
+def pixelated(dataset: Dataset | None) -> bool:
+    """Whether the data's images are so small that their pixels are shown as squares."""
+    return dataset is not None and dataset.kind == "image" and max(dataset.inputs.shape[2:]) <= 64
+
+
 def thumbnails(dataset: Dataset, indices: NDArray[np.int64]) -> list[str | None]:
     """PNG data URIs of the images at ``indices``; None for images that have neither one nor three channels."""
+    return [None if image is None else data_uri(image) for image in tones(dataset, indices)]
+
+
+def tones(dataset: Dataset, indices: NDArray[np.int64]) -> list[NDArray[np.uint8] | None]:
+    """The images at ``indices`` as bytes ``(H, W, 1 or 3)``; None for other numbers of channels."""
     if dataset.inputs.shape[1] not in (1, 3) or not len(indices):
         return [None] * len(indices)
     low, high = _tone_range(dataset.inputs)
-    return [_data_uri(dataset.inputs[index], low, high) for index in indices]
+    return [_tones(dataset.inputs[index], low, high) for index in indices]
+
+
+def places(dataset: Dataset, ids: Sequence[str]) -> dict[str, int]:
+    """The rows of the records with these ids."""
+    found = np.flatnonzero(np.isin(dataset.ids, np.array(ids, np.str_))) if len(ids) else np.empty(0, np.int64)
+    return {str(dataset.ids[index]): int(index) for index in found}
 
 
 def _tone_range(inputs: NDArray[np.generic]) -> tuple[float, float]:
@@ -45,11 +83,16 @@ def _tone_range(inputs: NDArray[np.generic]) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1)
 
 
-def _data_uri(image: NDArray[np.generic], low: float, high: float) -> str:
+def _tones(image: NDArray[np.generic], low: float, high: float) -> NDArray[np.uint8]:
+    bytes_ = np.clip((image.astype(np.float64) - low) / (high - low) * 255, 0, 255).round().astype(np.uint8)
+    return np.ascontiguousarray(bytes_.transpose(1, 2, 0))
+
+
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """A PNG data URI of ``(H, W, 1 or 3)`` bytes, reduced to at most ``LARGEST`` pixels an edge."""
     from PIL import Image
 
-    tones = np.clip((image.astype(np.float64) - low) / (high - low) * 255, 0, 255).round().astype(np.uint8)
-    picture = Image.fromarray(tones[0] if len(tones) == 1 else np.ascontiguousarray(tones.transpose(1, 2, 0)))
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     if max(picture.size) > LARGEST:
         picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

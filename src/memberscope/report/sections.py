@@ -11,7 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from memberscope.report.views import attacks, classes, context, records, scores
+from memberscope.report.views import (
+    attacks,
+    attribution,
+    classes,
+    context,
+    embedding,
+    outliers,
+    records,
+    scores,
+    trajectory,
+)
 from memberscope.types import Dataset, Findings
 
 
@@ -33,9 +43,13 @@ class Section:
 SECTIONS: tuple[Section, ...] = (
     Section("attacks", "What an attacker can do", attacks.view),
     Section("records", "Which records", records.view),
+    Section("outliers", "Are they outliers?", outliers.view),
+    Section("embedding", "Where they lie", embedding.view),
+    Section("attribution", "Where the model looks", attribution.view),
     Section("classes", "Who is hit hardest", classes.view),
     Section("precision", "How far one accusation can be trusted", attacks.precision_view),
     Section("scores", "How far the scores separate", scores.view),
+    Section("trajectory", "How it grew while training", trajectory.view),
     Section("threat", "What the attacker is assumed to have", context.threat_view),
     Section("populations", "What was compared", context.populations_view),
     Section("checks", "Checks on the audit itself", context.checks_view),

@@ -40,6 +40,12 @@ class Ledger:
         used: drawn batches that a step trained on.
         foreign: steps on records that were not a drawn batch, or were one that had been used before.
         steps: moves of the weights, counted by the optimiser itself.
+
+    >>> ledger = Ledger()
+    >>> batch = ledger.draw(torch.tensor([2, 5]))
+    >>> ledger.use(torch.tensor([2, 6]))
+    >>> ledger.foreign, ledger.drawn - ledger.used
+    (1, 1)
     """
 
     drawn: int = 0
@@ -143,10 +149,6 @@ def epsilon_of(
 
     Raises:
         MissingExtraError: Opacus is not installed.
-
-    >>> epsilon, name = epsilon_of(1.0, 0.01, 1000, 1e-5, "prv")
-    >>> round(epsilon, 1), name
-    (1.8, 'prv')
     """
     require_opacus()
     # Below 0 there is nothing to lose.

@@ -222,5 +222,5 @@ def _diverged(name: str, what: str) -> PoolError:
     return PoolError(
         f"the training of {name} to stay finite",
         what,
-        "Lower learning_rate, add warmup or set gradient_clip; models that finished before are kept.",
+        "Lower learning_rate, add warmup or clip gradients; models that finished before are kept.",
     )

@@ -1,5 +1,6 @@
 "use strict";
-// The page is whole without this script: it adds sorting, filtering and a download to long tables.
+// The page is whole without this script: it adds sorting, filtering and a download to long tables, and a choice of
+// one class to the maps.
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
   const rows = Array.from(body.rows);
@@ -63,8 +64,22 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
   table.parentElement.before(tools);
   show();
 }
+for (const box of document.querySelectorAll("[data-maps]")) {
+  const chooser = box.querySelector(".chooser");
+  const select = chooser.querySelector("select");
+  const parts = Array.from(box.querySelectorAll(".map [data-class]"));
+  const show = () => parts.forEach((part) => {
+    part.classList.toggle("faded", select.value !== "" && part.dataset.class !== select.value);
+    part.classList.toggle("chosen", part.dataset.class === select.value && box.dataset.maps === "grey");
+    // The chosen class lies over the others.
+    if (part.dataset.class === select.value) part.parentElement.append(part);
+  });
+  select.addEventListener("change", show);
+  chooser.hidden = false;
+  show();
+}
 // Paper shows what is folded away, except what would fill it.
-const folded = () => Array.from(document.querySelectorAll("details:not([open])")).filter((d) => d.querySelectorAll("tr, img").length < 80);
+const folded = () => Array.from(document.querySelectorAll("details:not([open])")).filter((d) => d.querySelectorAll("tr, img, use").length < 80);
 let opened = [];
 addEventListener("beforeprint", () => { opened = folded(); opened.forEach((d) => { d.open = true; }); });
 addEventListener("afterprint", () => { opened.forEach((d) => { d.open = false; }); opened = []; });

@@ -104,9 +104,12 @@ def provenance_view(findings: Findings, dataset: Dataset | None) -> Pairs:
     return [(label, value) for label, value in parts if value]
 
 
-def glossary_view(findings: Findings, dataset: Dataset | None) -> dict[str, int]:
-    """The glossary stands in its template and is always shown; only thresholds are filled in."""
-    return {"overfitted_points": round(100 * OVERFITTED)}
+def glossary_view(findings: Findings, dataset: Dataset | None) -> dict[str, int | bool]:
+    """The glossary stands in its template and is always shown; only thresholds are filled in.
+
+    Words of the analyses are explained only where there are analyses.
+    """
+    return {"overfitted_points": round(100 * OVERFITTED), "analyses": findings.analyses is not None}
 
 
 def pairs(mapping: Mapping[str, Any]) -> Pairs:

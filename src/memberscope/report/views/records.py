@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from memberscope.report.format import attack_title
-from memberscope.report.pictures import Values, thumbnails, unusual_values
+from memberscope.report.pictures import Look, looks, pixelated
 from memberscope.types import Dataset, Findings
 from memberscope.types.findings import RecordRow, Records
 
@@ -16,11 +14,11 @@ CARDS, SMALL = 12, 48
 
 @dataclass(frozen=True)
 class RecordCard:
-    """One record with its picture (a data URI) or its most telling values."""
+    """One record, what it looks like, and the class that it lies nearest to where that was analysed."""
 
     row: RecordRow
-    image: str | None
-    values: Values | None
+    look: Look
+    nearest: str
 
 
 @dataclass(frozen=True)
@@ -47,23 +45,9 @@ def view(findings: Findings, dataset: Dataset | None) -> RecordsView:
     if dataset is None:
         return RecordsView(records, title, "", False, [], [], 0, several)
     rows = records.top[: CARDS + SMALL] if dataset.kind == "image" else records.top[:CARDS]
-    places = _places(dataset, [row.id for row in rows])
-    cards = [RecordCard(row, None, None) for row in rows]
-    known = [(i, places[row.id]) for i, row in enumerate(rows) if row.id in places]
-    indices = np.array([place for _, place in known], np.int64)
-    if dataset.kind == "image":
-        for (i, _), image in zip(known, thumbnails(dataset, indices), strict=True):
-            cards[i] = RecordCard(rows[i], image, None)
-    else:
-        for (i, _), values in zip(known, unusual_values(dataset, indices), strict=True):
-            cards[i] = RecordCard(rows[i], None, values)
-    pixelated = dataset.kind == "image" and max(dataset.inputs.shape[2:]) <= 64
-    return RecordsView(
-        records, title, dataset.kind, pixelated, cards[:CARDS], cards[CARDS:], len(rows) - len(known), several
-    )
-
-
-def _places(dataset: Dataset, ids: list[str]) -> dict[str, int]:
-    """Where the records with these ids are; by identity, never by position in the findings."""
-    found = np.flatnonzero(np.isin(dataset.ids, np.array(ids, np.str_))) if ids else np.empty(0, np.int64)
-    return {str(dataset.ids[index]): int(index) for index in found}
+    found = looks(dataset, [row.id for row in rows])
+    outliers = findings.analyses.outliers if findings.analyses else None
+    nearest = {row.id: row.nearest_class for row in outliers.top} if outliers else {}
+    cards = [RecordCard(row, found.get(row.id, Look()), nearest.get(row.id, "")) for row in rows]
+    unknown = sum(row.id not in found for row in rows)
+    return RecordsView(records, title, dataset.kind, pixelated(dataset), cards[:CARDS], cards[CARDS:], unknown, several)
