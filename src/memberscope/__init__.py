@@ -25,6 +25,8 @@ _HOMES = {
     "Signals": "memberscope.types",
     "MemberscopeError": "memberscope.errors",
     "Recipe": "memberscope.training.recipe",
+    "Material": "memberscope.auditing.why",
+    "analyse": "memberscope.auditing.why",
     "audit": "memberscope.run",
     "collect": "memberscope.signals.collect",
     "load": "memberscope.data",
@@ -38,6 +40,8 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
+    from memberscope.auditing.why import Material as Material
+    from memberscope.auditing.why import analyse as analyse
     from memberscope.data import load as load
     from memberscope.data import membership as membership
     from memberscope.errors import MemberscopeError as MemberscopeError

@@ -28,6 +28,7 @@ def audit(
     source: Signals | AuditConfig | Mapping[str, Any] | str | Path,
     *,
     dataset: Dataset | None = None,
+    pool: Pool | None = None,
     targets: Sequence[int] | None = None,
     attacks: Sequence[str | Attack] | None = None,
     gate: Gate | Mapping[str, Any] | Sequence[Gate | Mapping[str, Any]] = (),
@@ -41,6 +42,7 @@ def audit(
     Args:
         source: signals; a path to an .npz of them; or a configuration, as an object, a mapping or a YAML file.
         dataset: the records behind the signals, for checks of the split, names and pictures.
+        pool: the models behind the signals; with it and the records, every analysis can be made.
         targets: rows to audit; all (or the configuration's) when None.
         attacks: attacks to run; all that can (or the configuration's) when None.
         gate: limits to hold the result against, beside the configuration's.
@@ -76,7 +78,9 @@ def audit(
         with clock("audit"):
             found = examine(source, plan, dataset=dataset, quiet=quiet)
         with clock("analyses"):
-            found = _with_analyses(found, source, Material(dataset), ANALYSES, plan.seed, quiet)
+            folder = pool.folder if out is None and pool is not None else Path(out) if out is not None else None
+            material = Material(dataset, pool, None if folder is None else folder / "features")
+            found = _with_analyses(found, source, material, ANALYSES, plan.seed, quiet)
         found = _with_times(found, clock)
         if out is not None:
             write_run(Path(out), found, source, dataset=dataset, config={"name": plan.name, "seed": plan.seed})

@@ -16,3 +16,12 @@ def percent(rate: float) -> str:
     digits = 2 if abs(value) < 1 else 1
     text = f"{value:.{digits}f}"
     return (text.rstrip("0").rstrip(".") if float(text) == round(value, 6) else text) + SPACE + "%"
+
+
+def short_power(value: float) -> str:
+    """A small number such as a δ, two digits at most.
+
+    >>> short_power(1e-5), short_power(6.3e-7)
+    ('1e-5', '6.3e-7')
+    """
+    return f"{value:.2g}".replace("e-0", "e-")

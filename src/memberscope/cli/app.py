@@ -131,6 +131,7 @@ def study(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn at random.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that train; default: one a core.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the study's.", show_default=False)] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -147,7 +148,7 @@ def study(
 
     run(
         what, scale=scale, data=data, seeds=seeds, rows=rows or [], out=out, seed=seed, workers=workers,
-        json=json, quiet=quiet,
+        device=device, json=json, quiet=quiet,
     )  # fmt: skip
 
 

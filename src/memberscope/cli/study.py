@@ -28,6 +28,7 @@ def study(
     out: Path | None,
     seed: int | None,
     workers: int | None,
+    device: str | None,
     json: bool,
     quiet: bool,
 ) -> None:
@@ -39,8 +40,8 @@ def study(
         config = with_rows(config, rows)
     if seeds is not None:
         config = with_seeds(config, seeds)
-    changes = {key: value for key, value in (("seed", seed), ("workers", workers)) if value is not None}
-    if changes:
+    given = {"seed": seed, "workers": workers, "device": device}
+    if changes := {key: value for key, value in given.items() if value is not None}:
         config = config.changed(**changes)
     folder = out or Path("runs") / f"study-{config.name}-{config.scale}"
     result = run_study(config, folder, base=base, quiet=quiet)

@@ -16,6 +16,7 @@ from memberscope.report.html import _asset, _environment
 from memberscope.report.scatter import Mark, legend, scatter
 from memberscope.report.views.attacks import Notes
 from memberscope.report.views.context import Pairs, pairs
+from memberscope.text import short_power
 from memberscope.types import Figure
 from memberscope.types.study import Published, StudyResult, StudyRow
 
@@ -57,38 +58,44 @@ def render_study(result: StudyResult) -> str:
     lines = [_line(row, row.method in front) for row in pooled]
     highs = [high for row in pooled if (high := row.reference_tpr_at_fpr["0.01"].high) is not None]
     marks = {metric: _marks(pooled, result, metric) for metric in ("reference_tpr", "threshold_auc")}
-    return (
-        _environment()
-        .get_template("study.html")
-        .render(
-            result=result,
-            meta=_meta(result),
-            lines=lines,
-            notes=Notes(),
-            end=bar_limit(*highs),
-            measured=bool(highs),
-            pictures=[
-                (
-                    scatter(marks["reference_tpr"], name="tradeoff-reference", kind="share"),
-                    "Found by the strongest attack with reference models, at one false alarm in a hundred.",
-                    _left_out(marks["reference_tpr"]),
-                ),
-                (
-                    scatter(marks["threshold_auc"], name="tradeoff-threshold", kind="area"),
-                    "AUC of one threshold for all records, the paper's attack.",
-                    _left_out(marks["threshold_auc"]),
-                ),
-            ],
-            legend=legend(),
-            compared=[(line, _compared(line.row)) for line in lines if line.row.published is not None],
-            without=[line.title for line in lines if line.row.published is None],
-            targets=[(line, result.of(line.row.method)) for line in lines],
-            recipes=_recipes(result),
-            provenance=_provenance(result),
-            style=Markup(_asset("report.css") + _asset("study.css")),
-            policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
-            version=__version__,
-        )
+    beside = [line for line in lines if line.row.published is not None]
+    # What holds for every row is said once.
+    shared = [
+        said
+        for said in (beside[0].row.differences[1:] if beside else [])
+        if all(said in line.row.differences for line in beside)
+    ]
+    page = _environment().get_template("study.html")
+    return page.render(
+        result=result,
+        meta=_meta(result),
+        lines=lines,
+        notes=Notes(),
+        end=bar_limit(*highs),
+        measured=bool(highs),
+        pictures=[
+            (
+                scatter(marks["reference_tpr"], name="tradeoff-reference", kind="share"),
+                "Found by the strongest attack with reference models, at one false alarm in a hundred.",
+                _left_out(marks["reference_tpr"]),
+            ),
+            (
+                scatter(marks["threshold_auc"], name="tradeoff-threshold", kind="area"),
+                "AUC of one threshold for all records, the paper's attack.",
+                _left_out(marks["threshold_auc"]),
+            ),
+        ],
+        legend=legend(),
+        compared=[(line, _compared(line.row)) for line in beside],
+        shared=shared,
+        own={line.row.method: [said for said in line.row.differences[1:] if said not in shared] for line in beside},
+        without=[line.title for line in lines if line.row.published is None],
+        targets=[(line, result.of(line.row.method)) for line in lines],
+        recipes=_recipes(result),
+        provenance=_provenance(result),
+        style=Markup(_asset("report.css") + _asset("study.css")),
+        policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+        version=__version__,
     )
 
 
@@ -172,7 +179,7 @@ def _private(row: StudyRow) -> list[str]:
     said = [f"ε = {row.epsilon:.2f}" if row.epsilon is not None else f"no ε: {row.epsilon_reason}"]
     dp = row.dp
     said.append(
-        f"δ = {dp.delta:.2g}, σ = {dp.noise_multiplier:.3g}, C = {dp.clip:g}, q = {dp.sample_rate:.3g}, "
+        f"δ = {short_power(dp.delta)}, σ = {dp.noise_multiplier:.3g}, C = {dp.clip:g}, q = {dp.sample_rate:.3g}, "
         f"{grouped(dp.steps)} steps, {dp.accountant.upper()}"
     )
     return said

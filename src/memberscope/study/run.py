@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from memberscope import __version__
 from memberscope.auditing import Plan, examine
@@ -109,7 +110,9 @@ class _Work:
         }
         config = self.prepared.config
         plan = Plan(f"{config.name}: {defence.title}", self.prepared.targets, None, (), config.seed, facts)
-        found = examine(signals, plan, dataset=self.prepared.dataset, quiet=self.quiet)
+        # OpenMP's threads spin while they wait, and cost a busy machine more than they bring to arrays this small.
+        with threadpool_limits(1, "openmp"):
+            found = examine(signals, plan, dataset=self.prepared.dataset, quiet=self.quiet)
         rows = study_rows(defence, self.prepared, signals, found, self._behind(pool, plain, policies))
         write_text(self.out / "rows" / f"{defence.name}.json", as_json(found.findings))
         write_text(self.out / "rows" / f"{defence.name}.html", render(found.findings, dataset=self.prepared.dataset))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from memberscope.statistics.pareto import pareto_front
 from memberscope.study.prepare import Prepared
-from memberscope.text import percent
+from memberscope.text import percent, short_power
 from memberscope.types import Figure
 from memberscope.types.study import Front, StudyRow
 
@@ -110,11 +110,10 @@ def summary(prepared: Prepared, rows: Sequence[StudyRow], found: Sequence[Front]
         if worse:
             said.append(f"Surely worse than no defence under the paper's threshold attack: {_listed(worse)}.")
     said += [sentence for row in rows if (sentence := _reweighted(row, rows))]
-    private = [row for row in rows if row.epsilon is not None]
-    for row in private:
-        said.append(
-            f"{row.title} guarantees ε = {row.epsilon:.2f} at δ = {row.dp.delta:.1g}."  # type: ignore[union-attr]
-        )
+    for row in rows:
+        if row.epsilon is None or row.dp is None:
+            continue
+        said.append(f"{row.title} guarantees ε = {row.epsilon:.2f} at δ = {short_power(row.dp.delta)}.")
     return said
 
 
