@@ -33,6 +33,8 @@ _HOMES = {
     "load_signals": "memberscope.signals.load",
     "membership": "memberscope.data.membership",
     "read_findings": "memberscope.run_folder",
+    "run_study": "memberscope.study.run",
+    "StudyConfig": "memberscope.study.config",
     "train_pool": "memberscope.training.pool",
     "write_run": "memberscope.run_folder",
 }
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from memberscope.run_folder import write_run as write_run
     from memberscope.signals.collect import collect as collect
     from memberscope.signals.load import load_signals as load_signals
+    from memberscope.study.config import StudyConfig as StudyConfig
+    from memberscope.study.run import run_study as run_study
     from memberscope.training.pool import train_pool as train_pool
     from memberscope.training.recipe import Recipe as Recipe
     from memberscope.types import Access as Access

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from memberscope import __version__
 from memberscope.attacks import Attack
@@ -75,7 +76,7 @@ def audit(
             {"run": _versions()},
         )
         clock = _Clock()
-        with clock("audit"):
+        with clock("audit"), threadpool_limits(1, "openmp"):
             found = examine(source, plan, dataset=dataset, quiet=quiet)
         with clock("analyses"):
             folder = pool.folder if out is None and pool is not None else Path(out) if out is not None else None
@@ -140,7 +141,7 @@ def run(
         config.seed,
         facts,
     )
-    with clock("audit"):
+    with clock("audit"), threadpool_limits(1, "openmp"):
         found = examine(signals, plan, dataset=dataset, quiet=quiet)
     folder = None if out is None else out / "features"
     material = Material(dataset, pool, folder, config.device, config.engine, config.workers)

@@ -68,13 +68,13 @@ def test_page_asks_nothing_of_anyone_and_leads_to_every_row(page: Page) -> None:
 
 def test_names_are_text_and_never_markup() -> None:
     evil = "<script>alert(1)</script>"
-    page = read(render_study(result(name=evil, notes=[evil], headline=evil)))
+    page = read(render_study(result([row("original")], name=evil, notes=[evil], headline=evil)))
     assert page.tags["script"] == 0 and page.text.count(evil) >= 3
 
 
 def test_smoke_is_not_mistaken_for_a_result() -> None:
-    assert "their figures mean nothing" in read(render_study(result(scale="smoke"))).text
-    assert "their figures mean nothing" not in read(render_study(result())).text
+    assert "their figures mean nothing" in read(render_study(result([row("original")], scale="smoke"))).text
+    assert "their figures mean nothing" not in read(render_study(result([row("original")]))).text
 
 
 def test_page_of_what_could_not_be_measured() -> None:

@@ -27,6 +27,7 @@ from memberscope.run_folder import read_findings
 from memberscope.signals.collect import load_collected
 from memberscope.statistics.calibration import Confidences, calibration_error
 from memberscope.study import StudyConfig, run_study
+from memberscope.study.estimate import estimate
 from memberscope.study.prepare import prepare
 from memberscope.training.pool import load_pool
 from memberscope.types import Figure
@@ -328,6 +329,16 @@ def test_overhead_of_a_slow_policy_is_measured(tiny: StudyResult, folder: Path) 
     assert found.policy.value is not None and found.model.value is not None and found.relative.value is not None
     assert 0.001 <= found.policy.value < 0.02
     assert found.relative.low <= found.policy.value / found.model.value * 2  # type: ignore[operator]
+
+
+def test_estimate_counts_what_is_missing(tiny: StudyResult, folder: Path, tmp_path: Path) -> None:
+    prepared = prepare(StudyConfig.parse(TINY | {"rows": ["original", "mixup"]}))
+    known, new = estimate(prepared, folder), estimate(prepared, tmp_path)
+    assert (known.models, new.models) == (6, 12) and 0 < known.seconds < new.seconds
+    assert str(new).startswith("12 models to train, about ")
+    # Ten times the epochs take about ten times as long, whatever the machine is doing.
+    longer = prepare(StudyConfig.parse(TINY | {"rows": ["original"], "recipe": TINY["recipe"] | {"epochs": 800}}))
+    assert estimate(longer, tmp_path).seconds > 10 * known.seconds
 
 
 def test_rows_know_their_names(tiny: StudyResult) -> None:

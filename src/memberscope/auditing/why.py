@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from memberscope.analysis.embedding import embedding
 from memberscope.analysis.outlier_scores import ModelView
@@ -88,12 +89,14 @@ def analyse(
     work = _Work(signals, found, material, seed)
     done: dict[str, object] = {}
     missing: list[NotRun] = []
-    with progress("analyses", len(chosen), quiet=quiet) as show:
+    # OpenMP's threads spin while they wait, and cost a busy machine more than they bring to arrays this small.
+    with threadpool_limits(1, "openmp"), progress("analyses", len(chosen), quiet=quiet) as show:
         for count, name in enumerate((name for name in ANALYSES if name in chosen), 1):
             try:
                 done[name] = getattr(work, name)()
             except MemberscopeError as error:
-                missing.append(NotRun(name=TITLES[name], reason=f"expected {error.expected}, got {error.got}"))
+                reason = f"expected {error.expected}, got {error.got}. {error.fix}"
+                missing.append(NotRun(name=TITLES[name], reason=reason))
             show(count, TITLES[name])
     maps = done.pop("embedding", [])
     return Analyses.model_validate({**done, "embeddings": maps, "not_done": missing})

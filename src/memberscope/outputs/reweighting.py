@@ -51,8 +51,9 @@ class Reweighting(OutputPolicy):
     title: ClassVar[str] = "Logit reweighting"
     source: ClassVar[str] = "Khalil et al. 2025"
     leaves: ClassVar[str] = (
-        "The predicted class, and so the gap attack and every label-only attack; and, at a weight above 0, the cosine "
-        "between the answer and its class centroid, which reference models defended alike make readable again."
+        "The predicted class, and so the gap attack and every label-only attack; and, at a weight above 0, the "
+        "answer's own deviation from the centroid, only smaller: references defended alike read it, and whoever knows "
+        "the centroids can compute it back."
     )
 
     def __post_init__(self) -> None:

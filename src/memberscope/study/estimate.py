@@ -17,7 +17,6 @@ from memberscope.types import Dataset
 
 # Seconds that timing one recipe should take at most, once PyTorch is warm.
 BUDGET = 1.5
-FEW, MANY = 4, 16
 
 
 @dataclass(frozen=True)
@@ -61,18 +60,22 @@ def estimate(prepared: Prepared, out: Path) -> Estimate:
 
 
 def model_seconds(recipe: Recipe, prepared: Prepared) -> float:
-    """Seconds that one model takes, from two short trainings of different length."""
-    wanted = recipe.epochs * math.ceil(prepared.size / recipe.batch_size)
-    many = min(MANY, prepared.size // recipe.batch_size, max(wanted // 2, 1))
+    """Seconds that one model takes, from short trainings of different length."""
+    an_epoch = math.ceil(prepared.size / recipe.batch_size)
+    wanted = recipe.epochs * an_epoch
+    # The first one warms up what every later one finds warm.
     _timed(recipe, prepared, 1)
-    short, few = _timed(recipe, prepared, max(1, min(FEW, many // 2)))
-    # Steps are a millisecond or a second: as many as the budget allows, between 16 and the whole training.
-    pace = short / few
-    many = max(few + 1, min(int(BUDGET / max(pace, 1e-6)), max(many, 4 * MANY), prepared.size // recipe.batch_size))
-    long, steps = _timed(recipe, prepared, many)
-    if steps <= few or long <= short:
-        return long / steps * wanted
-    step = (long - short) / (steps - few)
+    short, few = _timed(recipe, prepared, 1)
+    long, many = short, few
+    # Steps take a millisecond or a second: as many as the budget allows, in two leaps.
+    for _ in range(2):
+        steps = min(max(2, int(many * BUDGET / max(long, 1e-6))), an_epoch)
+        if steps <= many:
+            break
+        long, many = _timed(recipe, prepared, steps)
+    if many == few or long <= short:
+        return long / many * wanted
+    step = (long - short) / (many - few)
     return max(short - few * step, 0.0) + step * wanted
 
 
