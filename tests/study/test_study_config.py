@@ -183,7 +183,7 @@ def test_records_are_divided_once_for_all() -> None:
     found = prepare(StudyConfig.parse(TINY | {"rows": [*list(DEFENCES)[:8], "curriculum"], "seed": 4}))
     assert found.validation is not None and len(found.dataset) == 300 and len(found.validation) == 60
     assert not set(found.dataset.ids) & set(found.validation.ids)
-    assert found.targets == [0, 2, 4] and found.members.shape == (6, 300) and found.size == 150
+    assert found.targets == [0, 2, 4, 1, 3, 5] and found.members.shape == (6, 300) and found.size == 150
 
 
 def test_the_first_data_that_are_here_are_taken_and_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from memberscope.study.wording import fronts, headline
 from memberscope.types import Figure
 from memberscope.types.study import StudyResult
 from report.page import Page, figure_texts, plain, read
-from study.builder import SHAPES, near, result, row
+from study.studies import SHAPES, near, result, row
 
 
 @pytest.fixture(scope="module")

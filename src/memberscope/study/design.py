@@ -27,10 +27,13 @@ def fold_members(models: int, records: int, folds: int, seed: int) -> NDArray[np
     return members
 
 
-def target_rows(seeds: int, folds: int) -> list[int]:
-    """The first row of each of the first groups: no two targets are trained on what follows from one draw.
+def target_rows(seeds: int, folds: int, models: int) -> list[int]:
+    """Every row, since each may play target for one training bill; those that are listed one by one come first.
 
-    >>> target_rows(3, 2)
-    [0, 2, 4]
+    These are the first row of each of the first groups, so that no two of them follow from one draw.
+
+    >>> target_rows(3, 2, 8)
+    [0, 2, 4, 1, 3, 5, 6, 7]
     """
-    return [seed * folds for seed in range(seeds)]
+    listed = [seed * folds for seed in range(seeds)]
+    return listed + [row for row in range(models) if row not in listed]

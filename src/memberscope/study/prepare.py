@@ -53,8 +53,8 @@ class Prepared:
 
     @cached_property
     def targets(self) -> list[int]:
-        """Rows of every pool that play target, in the order of the seeds."""
-        return target_rows(self.config.seeds, self.config.folds)
+        """Rows of every pool that play target: those of the seeds in their order, then all others."""
+        return target_rows(self.config.seeds, self.config.folds, self.config.models)
 
     @property
     def size(self) -> int:

@@ -54,7 +54,7 @@ class Behind:
 def study_rows(
     defence: Defence, prepared: Prepared, signals: Signals, found: Examination, behind: Behind
 ) -> list[StudyRow]:
-    """A row a target and one of all targets, from the audit ``found`` of ``signals``."""
+    """A row a seed and one of all targets, from the audit ``found`` of ``signals``."""
     targets = prepared.targets
     strongest = _Strongest.of(signals, found, targets, prepared.config.seed)
     clusters = Measurement(found.scores[THRESHOLD_ATTACK], design(signals).twin, prepared.config.seed).clusters
@@ -103,7 +103,7 @@ def study_rows(
             differences=differences(defence.name, prepared, figures, published),
         )
 
-    return [*(one(position) for position in range(len(targets))), one(None)]
+    return [*(one(position) for position in range(prepared.config.seeds)), one(None)]
 
 
 def _result(found: Examination, attack: str, target: int | None) -> AttackResult:

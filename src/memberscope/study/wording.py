@@ -89,8 +89,8 @@ def summary(prepared: Prepared, rows: Sequence[StudyRow], found: Sequence[Front]
     references = config.models - (2 if config.folds == 2 else 1)
     said = [
         f"Each row is {config.models} models trained on {prepared.size:,} of {len(prepared.dataset):,} records; "
-        f"{len(prepared.targets)} of them play target, each against {references} references trained and defended "
-        "alike, on the same memberships and seeds in every row."
+        f"each plays target in turn, against {references} references trained and defended alike, on the same "
+        "memberships and seeds in every row."
     ]
     titles = {row.method: row.title for row in rows}
     for front in found:

@@ -34,7 +34,7 @@ class Dp(Model):
 
 
 class StudyRow(Model):
-    """One method on one target (``seed`` 0, 1, …) or on all targets together (``seed == "all"``).
+    """One method on one target (``seed`` 0, 1, …) or on every model in turn (``seed == "all"``).
 
     All figures of a method come from the same models. Shares are in [0, 1].
     """
