@@ -163,15 +163,7 @@ class AuditConfig(_Strict):
         Raises:
             ConfigError: the file is missing, not YAML, or as :meth:`parse`.
         """
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(
-                f"a configuration file {path}", f"{error.strerror or error}", "Check the path."
-            ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            said = " ".join(str(error).split())
-            raise ConfigError(f"a YAML file at {path}", said, "Mend the syntax there.") from error
+        values = read_yaml(path, "a configuration")
         if values is None:
             raise ConfigError(f"a configuration in {path}", "an empty file", "Start with 'data: digits'.")
         return cls.parse(values)
@@ -214,6 +206,20 @@ def _as_config_error(error: ValidationError) -> ConfigError:
     return ConfigError(
         f"a valid {where or 'configuration'}", f"{message}" + (f" ({first['input']!r})" if where else ""), "Change it."
     )
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The plain values in a YAML file; ``what`` is what errors call its content, for example ``"a study"``.
+
+    Raises:
+        ConfigError: the file is missing or not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{what} file {path}", f"{error.strerror or error}", "Check the path.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"a YAML file at {path}", " ".join(str(error).split()), "Mend the syntax there.") from error
 
 
 def write_yaml(values: Mapping[str, Any]) -> str:

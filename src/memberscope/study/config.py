@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from memberscope.config import DataChoice
+from memberscope.config import DataChoice, read_yaml
 from memberscope.data import REGISTRY
 from memberscope.defences import DEFENCES, defence
 from memberscope.errors import ConfigError, DataError, nearest
@@ -116,12 +116,7 @@ class StudyConfig(BaseModel):
         Raises:
             ConfigError: the file is missing, not YAML, or as :meth:`parse`.
         """
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"a study file {path}", f"{error.strerror or error}", "Check the path.") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"a YAML file at {path}", " ".join(str(error).split()), "Mend the syntax.") from error
+        values = read_yaml(path, "a study")
         if isinstance(values, Mapping):
             values = {"name": path.stem} | dict(values)
         return cls.parse(values)
