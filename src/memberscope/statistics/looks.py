@@ -67,6 +67,6 @@ def gain_bound(fewer: ArrayLike, more: ArrayLike, doublings: float, level: float
     gains = np.asarray(more, np.float64) - np.asarray(fewer, np.float64)
     if len(gains) < 2:
         return float("inf")
-    error = float(gains.std(ddof=1)) / len(gains) ** 0.5
+    error = float(gains.std(ddof=1) / np.sqrt(len(gains)))
     bound = float(gains.mean()) + float(stdtrit(len(gains) - 1, level)) * error
     return doublings * max(0.0, bound)
