@@ -8,19 +8,28 @@ import pytest
 from memberscope.statistics.power import Growth, clusters_needed
 
 
-def test_a_known_curve_is_found_again() -> None:
+@pytest.mark.parametrize(("exponent", "enough"), [(1.0, 32), (0.75, 128)])
+def test_a_known_curve_is_found_again(exponent: float, enough: int) -> None:
     references = [2, 4, 8, 16]
-    found = Growth.fit(references, [0.4 - 0.5 / r for r in references], [0.01] * 4, 0.01)
+    found = Growth.fit(references, [0.4 - 0.5 / r**exponent for r in references], [0.01] * 4, 0.01)
     assert found.ceiling == pytest.approx(0.4)
     assert found.loss == pytest.approx(0.5)
-    # (0.39 - 0.5/R)/0.39 reaches .95 at R = 25.6.
-    assert found.enough() == 32
-    assert found.share(32) >= 0.95 > found.share(16)
+    assert found.exponent == exponent
+    # (0.39 - 0.5/R^e)/0.39 reaches .95 at R = 25.6 and 75.6.
+    assert found.enough() == enough
+    assert found.share(enough) >= 0.95 > found.share(enough // 2)
+
+
+def test_few_points_take_the_slower_law() -> None:
+    """Three points of a fast law: what is recommended is rather too much than too little."""
+    found = Growth.fit([2, 4, 8], [0.4 - 0.5 / r for r in (2, 4, 8)], [0.01] * 3, 0.01)
+    assert found.exponent == 0.5
+    assert found.ceiling > 0.4
 
 
 def test_weights_follow_the_errors() -> None:
     """A wild point with a large error moves the fit little."""
-    references, values = [2, 4, 8, 16], [0.4 - 0.5 / r for r in (2, 4, 8, 16)]
+    references, values = [2, 4, 8, 16], [0.4 - 0.3 / r for r in (2, 4, 8, 16)]
     values[0] = 0.9
     assert Growth.fit(references, values, [10.0, 0.01, 0.01, 0.01], 0.01).ceiling == pytest.approx(0.4, abs=1e-3)
 

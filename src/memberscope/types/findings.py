@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from memberscope.types.analyses import Analyses
 from memberscope.types.base import Figure, Histogram, Model, NotRun
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 Verdict = Literal["pass", "fail", "inconclusive", "no_gate"]
 
@@ -78,6 +78,42 @@ class GateResult(Model):
     verdict: Literal["pass", "fail", "inconclusive"]
     attack: str
     figure: Figure
+    sentence: str
+
+
+class ReferencePoint(Model):
+    """What an attack finds with so many references, mean over independent targets."""
+
+    references: int
+    value: Figure
+
+
+class ReferenceAdvice(Model):
+    """How many reference models are enough, judged from fewer than there are.
+
+    The curve is ceiling − loss/R. ``share``: part of what the attack would find beyond chance with any number of
+    references that it finds with the present ones; None where it finds nothing. ``recommended``: the smallest power of
+    two that finds 95 %. ``models``: how many would decide the gates that are inconclusive, if their figures stay.
+    """
+
+    attack: str
+    metric: Literal["tpr", "auc"]
+    targets: int
+    points: list[ReferencePoint]
+    share: float | None
+    recommended: int
+    models: int | None = None
+    sentence: str
+
+
+class Look(Model):
+    """One judgement of the gates while the pool grew, at the level that all judgements together leave it."""
+
+    models: int
+    references: int
+    level: float
+    verdict: Verdict
+    strongest: str
     sentence: str
 
 
@@ -160,6 +196,12 @@ class Findings(Model):
     groups: dict[str, list[ClassRow]] = Field(default_factory=dict)
     records: Records | None
     analyses: Analyses | None = Field(default=None, description="what the leaking records are, and why (since 1.1)")
+    references: ReferenceAdvice | None = Field(
+        default=None, description="what more reference models would add (since 1.2)"
+    )
+    looks: list[Look] = Field(
+        default_factory=list, description="judgements while the pool grew, the last one decides (since 1.2)"
+    )
     limits: list[str]
     cost: dict[str, Any] = Field(default_factory=dict, description="models trained, queries; no times")
     run: dict[str, Any] = Field(default_factory=dict, description="created, seconds by step, versions, seed, hashes")
