@@ -27,6 +27,7 @@ def pool(images: Dataset, members: NDArray[np.bool_], tmp_path_factory: pytest.T
     options = {
         "model": {"name": "cnn", "widths": [8, 16]},
         "epochs": 4,
+        "precision": "fp32",
         "channels_last": True,
         "evaluation_batch_size": 64,
     }

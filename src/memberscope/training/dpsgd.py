@@ -97,7 +97,7 @@ class PrivateSteps:
             model, privacy.grad_sample_mode, privacy.clip, privacy.multiplicity, recipe.label_smoothing
         )
         self.ledger = Ledger()
-        inner = make_optimizer(model, recipe)
+        inner = make_optimizer(model.parameters(), recipe)
         inner.register_step_pre_hook(_same_strides)
         inner.register_step_post_hook(self._moved)
         # Opacus' optimiser for gradients that are already clipped and summed: it adds the noise and divides.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -63,14 +63,16 @@ class Encoder:
     channels_last: bool
 
     @classmethod
-    def of(cls, normalisation: Normalisation, images: bool, channels_last: bool, device: str) -> Encoder:
-        """The encoder for batches on ``device``."""
+    def of(
+        cls, normalisation: Normalisation, images: bool, channels_last: bool | Literal["auto"], device: str
+    ) -> Encoder:
+        """The encoder for batches on ``device``; ``auto`` that nobody decided means the ordinary memory format."""
         shape = (-1, 1, 1) if images else (-1,)
         mean, std = (
             torch.tensor(values or neutral, dtype=torch.float64, device=device).reshape(shape)
             for values, neutral in ((normalisation.mean, (0.0,)), (normalisation.std, (1.0,)))
         )
-        return cls(mean, 1 / std, not normalisation.mean, images and channels_last)
+        return cls(mean, 1 / std, not normalisation.mean, images and channels_last is True)
 
     def load(self, inputs: NDArray[Any]) -> Tensor:
         """``inputs`` (owned, writable) on the device, as bytes or as normalised float32."""

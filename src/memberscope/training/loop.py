@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from memberscope.models import build
 from memberscope.training.answers import TrainingData
 from memberscope.training.augment import Augmenter
 from memberscope.training.inputs import Encoder
+from memberscope.training.mode import resolve
 from memberscope.training.recipe import Recipe
 from memberscope.training.steps import PlainSteps
 from memberscope.training.traces import Traces
@@ -93,10 +94,9 @@ def train(
         ConfigError: the model cannot take these inputs, or the recipe asks for what ``data`` lacks.
     """
     started = time.perf_counter()
-    initial, order, changes, mixes, noise = (
-        int(word) for word in np.random.SeedSequence(list(seed)).generate_state(5, np.uint64)
-    )
-    _check_needs(data, recipe)
+    initial, order, changes, mixes, noise = seeds_of(seed)
+    check_needs(data, recipe)
+    recipe = resolve(recipe, data.inputs.shape[1:], data.classes, device)
     with reproducible(recipe.threads, device):
         torch.manual_seed(initial)
         model = build(recipe.model.name, data.inputs.shape[1:], data.classes, **recipe.model_options()).to(device)
@@ -120,10 +120,10 @@ def train(
             steps = PlainSteps(
                 model, inputs, labels, encode, augment,
                 None if data.difficulty is None else data.difficulty[member],
-                recipe, make_optimizer(model, recipe),
+                recipe, make_optimizer(model.parameters(), recipe),
                 seeds=(order, mixes), device=device, after_step=after_step,
             )  # fmt: skip
-        keeps_loss = recipe.loss_trace and not (why := no_loss_trace(recipe))
+        keeps_loss = recipe.loss_trace and not no_loss_trace(recipe)
         losses: list[Tensor] = []
         loss, epoch = math.nan, 0
         for epoch in range(1, recipe.epochs + 1):
@@ -135,7 +135,7 @@ def train(
                 loss = steps.epoch(epoch - 1, kept)
                 losses += [] if kept is None else [kept]
             if not math.isfinite(loss):
-                raise _diverged(name, f"a loss of {loss} in epoch {epoch} of {recipe.epochs}")
+                raise diverged(name, f"a loss of {loss} in epoch {epoch} of {recipe.epochs}")
             with average or contextlib.nullcontext():
                 watch.after(epoch, model)
             if watch.stop:
@@ -144,17 +144,9 @@ def train(
             average.apply()
         if watch.best is not None:
             model.load_state_dict(watch.best)
-        state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-        if not all(bool(value.isfinite().all()) for value in state.values()):
-            raise _diverged(name, f"weights that are not finite after epoch {epoch}")
+        state = finished_state(model, name, epoch)
         correct = watch.last(epoch, model)
-    traces = Traces(
-        torch.stack(losses).cpu().numpy() if losses else None,
-        "" if keeps_loss else "the recipe keeps no loss trace" if not recipe.loss_trace else why,
-        np.array(watch.epochs, np.int64),
-        np.array(watch.phi, np.float32).reshape(-1, len(data.labels)),
-        np.array(watch.correct, np.bool_).reshape(-1, len(data.labels)),
-    )
+    traces = make_traces(watch, torch.stack(losses) if losses else None, recipe)
     metrics = Metrics(
         float(correct[member].mean()),
         float(correct[~member].mean()),
@@ -166,6 +158,32 @@ def train(
         steps.statement() if recipe.privacy is not None else None,
     )
     return Trained(state, metrics, traces)
+
+
+def seeds_of(seed: Sequence[int]) -> list[int]:
+    """Of initial weights and dropout, order, augmentation, mixup and noise, from the entropy of one model."""
+    return [int(word) for word in np.random.SeedSequence(list(seed)).generate_state(5, np.uint64)]
+
+
+def finished_state(model: nn.Module, name: str, epoch: int) -> dict[str, Tensor]:
+    """The weights as CPU tensors; a PoolError if one of them is not finite after ``epoch``."""
+    state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
+    if not all(bool(value.isfinite().all()) for value in state.values()):
+        raise diverged(name, f"weights that are not finite after epoch {epoch}")
+    return state
+
+
+def make_traces(watch: Watch, losses: Tensor | None, recipe: Recipe) -> Traces:
+    """What the training left beside the weights; ``losses`` ``(E, n)`` or None."""
+    why = no_loss_trace(recipe) if recipe.loss_trace else "the recipe keeps no loss trace"
+    records = len(watch.data.labels)
+    return Traces(
+        None if losses is None else losses.cpu().numpy(),
+        why,
+        np.array(watch.epochs, np.int64),
+        np.array(watch.phi, np.float32).reshape(-1, records),
+        np.array(watch.correct, np.bool_).reshape(-1, records),
+    )
 
 
 def no_loss_trace(recipe: Recipe) -> str:
@@ -182,7 +200,7 @@ def _nothing() -> None:
     pass
 
 
-def _check_needs(data: TrainingData, recipe: Recipe) -> None:
+def check_needs(data: TrainingData, recipe: Recipe) -> None:
     if recipe.early_stopping is not None and data.validation is None:
         raise ConfigError("a validation split for early_stopping", "none", "Set pool.validation, or pass validation=.")
     if recipe.curriculum is not None and data.difficulty is None:
@@ -191,9 +209,9 @@ def _check_needs(data: TrainingData, recipe: Recipe) -> None:
         )
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over all parameters, in its fused form."""
-    rate, decay, parameters = recipe.learning_rate, recipe.weight_decay, model.parameters()
+def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over ``parameters``, in its fused form."""
+    rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, rate, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=decay, fused=True
@@ -218,7 +236,7 @@ def reproducible(threads: int, device: str) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _diverged(name: str, what: str) -> PoolError:
+def diverged(name: str, what: str) -> PoolError:
     return PoolError(
         f"the training of {name} to stay finite",
         what,

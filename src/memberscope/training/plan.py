@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from memberscope.errors import ConfigError, DataError, MissingExtraError, PoolError
 from memberscope.files import read_json, sha256_arrays, sha256_json
+from memberscope.training.mode import describe, make_tasks, stack_size, why_not_stacked
 from memberscope.training.recipe import Recipe
 from memberscope.types import Dataset
 
@@ -28,14 +29,18 @@ def make_plan(
     device: str,
     validation: Dataset | None = None,
     difficulty: NDArray[np.float64] | None = None,
+    stack: int | None = None,
 ) -> dict[str, Any]:
     """Everything that decides the bytes of a pool's models on one machine, as JSON values.
 
-    ``tasks`` lists the rows that are trained together; today one row each. Which rows share a task is part
-    of the plan, so that whoever runs it, the bytes are the same.
+    ``recipe`` has nothing left to ``auto``. ``tasks`` lists the rows that are trained together, as many as ``stack``
+    or, with None, as pays. Which rows share a task is part of the plan, so that whoever runs it, the bytes are the
+    same.
     """
     extras = {} if validation is None else {"validation": validation.fingerprint}
     extras |= {} if difficulty is None else {"difficulty": sha256_arrays(difficulty)}
+    shape = dataset.inputs.shape[1:]
+    size = stack_size(recipe, shape, dataset.classes, len(members)) if stack is None else stack
     return extras | {
         "data": {
             "fingerprint": dataset.fingerprint,
@@ -48,8 +53,26 @@ def make_plan(
         "recipe": recipe.as_json(),
         "seed": seed,
         "device": device,
-        "tasks": [[row] for row in range(len(members))],
+        "tasks": make_tasks(members, recipe, size),
     }
+
+
+def check_stack(recipe: Recipe, stack: int | None) -> None:
+    """Raise a ConfigError unless ``stack`` models of ``recipe`` can be trained at once."""
+    if stack is None:
+        return
+    if type(stack) is not int or stack < 1:
+        raise ConfigError("at least 1 model a stack, or None", repr(stack), "Leave stack out: it is then chosen.")
+    if stack > 1 and (why := why_not_stacked(recipe)):
+        raise ConfigError("a recipe whose models can be trained in a stack", why, "Leave stack out, or set it to 1.")
+
+
+def as_begun(manifest: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """``recipe`` with what it leaves to ``auto`` as the pool of ``manifest`` was begun."""
+    old = manifest["plan"]["recipe"]
+    # Before there was a choice, the default was float32 and the ordinary memory format.
+    begun = {"precision": old.get("precision", "fp32"), "channels_last": old.get("channels_last", False)}
+    return recipe.model_copy(update={key: value for key, value in begun.items() if getattr(recipe, key) == "auto"})
 
 
 def check_extras(
@@ -127,6 +150,7 @@ def make_manifest(plan: Mapping[str, Any], name: str, environment: Mapping[str, 
         "plan": dict(plan),
         "plan_hash": sha256_json(plan),
         "environment": dict(environment),
+        "mode": describe(Recipe.parse(plan["recipe"]), plan["tasks"]),
     }
 
 
@@ -178,7 +202,7 @@ def check_plan(manifest: Mapping[str, Any], plan: Mapping[str, Any], folder: Pat
     old = dict(manifest["plan"])
     # A recipe written before an option existed means that option's default.
     with contextlib.suppress(ConfigError):
-        old["recipe"] = Recipe.parse(old["recipe"]).as_json()
+        old["recipe"] = as_begun(manifest, Recipe.parse(old["recipe"])).as_json()
     if changes := differences(old, plan):
         raise PoolError(
             f"the plan with which the models in {folder} were begun",

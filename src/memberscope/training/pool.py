@@ -25,10 +25,13 @@ from memberscope.files import (
 )
 from memberscope.progress import progress
 from memberscope.training.engines import Engine, get_engine
+from memberscope.training.mode import describe, resolve
 from memberscope.training.plan import (
+    as_begun,
     check_environment,
     check_extras,
     check_plan,
+    check_stack,
     describe_environment,
     make_manifest,
     make_plan,
@@ -57,6 +60,7 @@ def train_pool(
     quiet: bool = False,
     validation: Dataset | None = None,
     difficulty: NDArray[np.float64] | None = None,
+    stack: int | None = None,
 ) -> Pool:
     """Train one model a row of ``members``; killed at any instant and called again, it goes on.
 
@@ -73,6 +77,8 @@ def train_pool(
         quiet: show no progress.
         validation: records of the same kind that no model is trained on or audited with, for early stopping.
         difficulty: ``(N,)`` higher is harder, for a curriculum; scored by models that did not train on the record.
+        stack: models trained at once in one task (fully connected networks only); None takes what pays, or what the
+            pool in ``folder`` was begun with. Part of the plan, as is what becomes of ``auto`` in the recipe.
 
     Returns:
         The finished pool.
@@ -89,6 +95,7 @@ def train_pool(
     if type(seed) is not int or seed < 0:
         raise ConfigError("a seed as a whole number of at least 0", repr(seed), "Give for example seed=0.")
     recipe.check_inputs(dataset.inputs.shape[1:], dataset.classes)
+    check_stack(recipe, stack)
     pool = Pool(folder, np.ascontiguousarray(members), recipe.as_json(), {})
     if pool.members.shape[1] != len(dataset):
         raise PoolError(
@@ -98,19 +105,26 @@ def train_pool(
         )
     check_extras(dataset, recipe, validation, difficulty)
     environment = describe_environment(device)
-    plan = make_plan(dataset, pool.members, recipe, seed, device, validation, difficulty)
     with writer_lock(folder):
+        begun = read_manifest(folder / "manifest.json") if (folder / "manifest.json").exists() else None
+        shape = dataset.inputs.shape[1:]
+        recipe = as_begun(begun, recipe) if begun else resolve(recipe, shape, dataset.classes, device)
+        plan = make_plan(dataset, pool.members, recipe, seed, device, validation, difficulty, stack)
+        if begun and stack is None and len(pool) == begun["plan"]["models"]:
+            plan["tasks"] = begun["plan"]["tasks"]
+        pool = Pool(folder, pool.members, recipe.as_json(), {})
         manifest = _open(pool, plan, dataset, environment)
         done = {row: sidecar["sha256"] for row in range(len(pool)) if (sidecar := _finished(pool, row, manifest))}
         if len(done) < len(pool):
             check_environment(manifest, environment, folder)
+            title = f"training {len(pool)} models ({describe(recipe, plan['tasks'])})"
             tasks = [
                 (tuple(rows), pool.members[rows]) for rows in plan["tasks"] if not all(row in done for row in rows)
             ]
             data = _training_data(dataset, manifest, validation, difficulty)
             function = _Task(data, recipe, seed, device, manifest["plan_hash"])
             with (
-                progress(f"training {len(pool)} models", len(pool), done=len(done), quiet=quiet) as show,
+                progress(title, len(pool), done=len(done), quiet=quiet) as show,
                 closing(runner.run(function, tasks, threads=recipe.threads)) as results,
             ):
                 for row, content, traces, metrics in (model for result in results for model in result):
@@ -209,16 +223,20 @@ class _Task:
 
     def __call__(self, task: tuple[tuple[int, ...], NDArray[np.bool_]]) -> list[tuple[int, bytes, bytes, Metrics]]:
         """Row, file content, traces and metrics of every model; by value, so that only the lock's holder writes."""
-        from memberscope.training.loop import train
+        rows, members = task
+        seeds, names = [(self.seed, row) for row in rows], [f"model {row}" for row in rows]
+        if len(rows) == 1:
+            from memberscope.training.loop import train
 
-        results = []
-        for row, member in zip(*task, strict=True):
-            trained = train(
-                self.data, member, self.recipe, seed=(self.seed, row), name=f"model {row}", device=self.device
-            )
-            content = encode(trained.state, row, self.plan_hash)
-            results.append((row, content, trained.traces.encode(), trained.metrics))
-        return results
+            trained = [train(self.data, members[0], self.recipe, seed=seeds[0], name=names[0], device=self.device)]
+        else:
+            from memberscope.training.stacked import train_stack
+
+            trained = train_stack(self.data, members, self.recipe, seeds=seeds, names=names, device=self.device)
+        return [
+            (row, encode(one.state, row, self.plan_hash), one.traces.encode(), one.metrics)
+            for row, one in zip(rows, trained, strict=True)
+        ]
 
 
 def _open(pool: Pool, plan: Mapping[str, Any], dataset: Dataset, environment: Mapping[str, str]) -> dict[str, Any]:

@@ -86,7 +86,8 @@ class Privacy(_Part):
 class Recipe(BaseModel):
     """Everything that decides a model's weights, given data, members and seed.
 
-    Threads and precision are part of it, and no engine overrides them, because they change the bytes.
+    Threads and precision are part of it, and no engine overrides them, because they change the bytes; what is
+    ``auto`` is decided when the plan is made, and written there.
     Epochs may be fractions in ``milestones`` and ``warmup``.
     """
 
@@ -125,8 +126,13 @@ class Recipe(BaseModel):
         default=(), description="epochs after which every record is asked about; costs an evaluation each"
     )
     loss_trace: bool = Field(default=True, description="keep each training record's loss in every epoch")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast, weights stay float32")
-    channels_last: bool = Field(default=False, description="memory format of images and convolutions")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="bf16: products in bfloat16, weights stay float32; auto: bf16 where the machine gains by it",
+    )
+    channels_last: bool | Literal["auto"] = Field(
+        default="auto", description="memory format of images; auto: with convolutions in bf16"
+    )
     threads: Count = Field(default=1, description="of PyTorch, for one model, whatever the engine")
     evaluation_batch_size: Count = 512
 
@@ -167,7 +173,7 @@ class Recipe(BaseModel):
         for key in ("mixup", "curriculum", "gradient_clip", "early_stopping"):
             if getattr(self, key):
                 raise ValueError(f"privacy cannot be combined with {key}: its ε would not cover what {key} does")
-        if self.precision != "fp32":
+        if self.precision == "bf16":
             raise ValueError("privacy needs precision fp32: clipping in bfloat16 does not bound a record's gradient")
         if privacy.multiplicity > 1 and self.augmentation is None:
             raise ValueError("privacy.multiplicity above 1 needs an augmentation")

@@ -118,7 +118,7 @@ def load_model(path: Path, sha256: str, plan: ModelPlan, device: str = "cpu") ->
             str(error).splitlines()[0],
             "Load it with the recipe that it was trained with.",
         ) from error
-    if plan.recipe.channels_last and len(plan.input_shape) == 3:
+    if plan.recipe.channels_last is True and len(plan.input_shape) == 3:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.to(device).eval()
 
