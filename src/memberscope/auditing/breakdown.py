@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from memberscope.signals.derive import correct_row
 from memberscope.statistics import cluster, roc
-from memberscope.statistics.intervals import LEVEL, clopper_pearson, mover, order_statistic_ranks
+from memberscope.statistics.intervals import LEVEL
 from memberscope.statistics.measure import Measurement, accuracies, rate
 from memberscope.types import Dataset, Figure, Scores, Signals
 from memberscope.types.base import Histogram
@@ -18,7 +18,6 @@ from memberscope.types.findings import ClassRow, Curve
 
 # Beside the strongest attack, the paper's global threshold and the floor tell how much references add.
 SHOWN = ("loss", "gap")
-CURVE_POINTS = 120
 HISTOGRAM_BINS = 48
 MOST_GROUPS = 50
 
@@ -39,18 +38,7 @@ def curves(measurements: Mapping[str, Measurement], strongest: str) -> list[Curv
 
 
 def _curve(measurement: Measurement) -> Curve:
-    scores = measurement.scores
-    members, non_members = (
-        (values := scores.values[where])[~np.isnan(values)] for where in (scores.members, ~scores.members)
-    )
-    whole = roc.roc_curve(members, non_members)
-    # Points even on a log axis down to one false alarm, and even on a linear one.
-    wanted = np.unique(
-        np.concatenate([np.geomspace(1 / len(non_members), 1, CURVE_POINTS // 2), np.linspace(0, 1, CURVE_POINTS // 2)])
-    )
-    index = np.searchsorted(whole.fpr, wanted, "right") - 1
-    index = np.unique(np.append(index, [0, len(whole.fpr) - 1]))
-    fpr, tpr = whole.fpr[index], whole.tpr[index]
+    fpr, tpr = measurement.curve
     if measurement.binned is not None:
         errors = measurement.binned.band(fpr)
         count = len(measurement.binned.positives)
@@ -59,36 +47,15 @@ def _curve(measurement: Measurement) -> Curve:
             for x, y, error in zip(fpr, tpr, errors, strict=True)
         ]
     else:
-        ordered = np.sort(non_members)[::-1]
-        bounds = [_band(np.sort(members), ordered, float(x), float(y)) for x, y in zip(fpr, tpr, strict=True)]
+        bounds = measurement.band or []
     low, high = np.clip(np.array(bounds), 0, 1).T
     return Curve(
-        attack=scores.attack,
+        attack=measurement.scores.attack,
         fpr=[float(value) for value in fpr],
         tpr=[float(value) for value in tpr],
         low=[float(value) for value in low],
         high=[float(value) for value in high],
     )
-
-
-def _band(members: NDArray[np.float64], ordered: NDArray[np.float64], fpr: float, tpr: float) -> tuple[float, float]:
-    """Pointwise interval of one target's curve, threshold and rate both uncertain.
-
-    Args:
-        members: sorted scores.
-        ordered: non-members' scores, highest first.
-    """
-    if not 0 < fpr < 1:
-        return tpr, tpr
-    strict, lax = order_statistic_ranks(len(ordered), round(fpr, 6), LEVEL)
-    low, high = clopper_pearson(round(tpr * len(members)), len(members))
-
-    def share_from(rank: int) -> float:
-        return 1 - float(np.searchsorted(members, ordered[rank - 1], "left")) / len(members)
-
-    tpr_strict = share_from(strict) if strict else 0.0
-    tpr_lax = share_from(lax) if lax <= len(ordered) else 1.0
-    return mover(tpr, [low, min(tpr_strict, tpr)], [high, max(tpr_lax, tpr)])
 
 
 def histograms(scores: Mapping[str, Scores], strongest: str) -> list[Histogram]:

@@ -15,14 +15,21 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from memberscope.statistics.intervals import Estimate
-from memberscope.statistics.roc import Counts, threshold_at, tpr_estimate, unmeasurable
-from memberscope.statistics.roc import auc as exact_auc
-from memberscope.types import Scores
+from memberscope.statistics.roc import Counts
 
 Floats = NDArray[np.float64]
 
 REPEATS = 1_000
 _BINS = 512
+
+
+def bin_ranks(count: int) -> NDArray[np.int64]:
+    """Ranks from the top, from 1, of the non-members whose scores are the bins' edges.
+
+    Even in rank for the area, finer towards the top for the low false-alarm rates.
+    """
+    ranks = np.concatenate([np.linspace(0, count - 1, _BINS), np.geomspace(1, count, _BINS) - 1])
+    return np.asarray(np.unique(ranks.astype(np.int64)) + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,25 +49,11 @@ class Binned:
     inflation: float = 1.0
 
     @classmethod
-    def of(
-        cls, scores: Scores, clusters: NDArray[np.int64], rng: np.random.Generator, inflation: float = 1.0
+    def of_counts(
+        cls, positives: Floats, negatives: Floats, rng: np.random.Generator, inflation: float = 1.0
     ) -> Binned:
-        """Count the scores of all targets, cluster by cluster."""
-        pooled = np.sort(_pool(scores, ~scores.members))[::-1]
-        n = len(pooled)
-        # Even in rank for the area, finer towards the top for the low false-alarm rates.
-        ranks = np.unique(
-            np.concatenate([np.linspace(0, n - 1, _BINS), np.geomspace(1, n, _BINS) - 1]).astype(np.int64)
-        )
-        edges = np.append(np.unique(pooled[ranks]), np.inf)
-        count = int(clusters.max()) + 1
-        positives, negatives = np.zeros((count, len(edges))), np.zeros((count, len(edges)))
-        for position, cluster in enumerate(clusters):
-            for total, sample in zip((positives, negatives), scores.of(position), strict=True):
-                bins = np.searchsorted(edges, sample, "right")
-                total[cluster] += np.bincount(bins, minlength=len(edges) + 1)[::-1][: len(edges)].cumsum()
-                # The last column holds everything, scores below the lowest edge too.
-                total[cluster, -1] += np.sum(bins == 0)
+        """From counts, with the draws of a bootstrap over clusters."""
+        count = len(positives)
         draws = rng.multinomial(count, np.full(count, 1 / count), size=REPEATS)
         return cls(positives, negatives, draws.astype(np.float64), inflation)
 
@@ -117,11 +110,6 @@ def t_interval(value: float, deviation: float, clusters: int, *, logit: bool) ->
     return interval
 
 
-def _pool(scores: Scores, where: NDArray[np.bool_]) -> Floats:
-    values = scores.values[where]
-    return values[~np.isnan(values)]
-
-
 def mean_bounds(value: float | None, parts: list[Estimate], reason: str) -> Estimate:
     """Figure of a single cluster of several targets: bounds are the mean of the targets' own bounds.
 
@@ -140,72 +128,6 @@ def mean_bounds(value: float | None, parts: list[Estimate], reason: str) -> Esti
     return Estimate(value, interval)
 
 
-def auc_pooled(scores: Scores, binned: Binned | None, parts: list[Estimate]) -> Estimate:
-    """AUC over all targets' scores together."""
-    members, non_members = _pool(scores, scores.members), _pool(scores, ~scores.members)
-    if len(members) < 2 or len(non_members) < 2:
-        return Estimate.missing("needs 2 members and 2 non-members")
-    value = exact_auc(members, non_members)
-    if binned is None:
-        return mean_bounds(value, parts, "")
-    return _clipped(value, t_interval(value, binned.spread(curve_area), len(binned.positives), logit=False))
-
-
-def tpr_pooled(scores: Scores, fpr: float, binned: Binned | None, parts: list[Estimate]) -> Estimate:
-    """TPR at ``fpr`` over all targets, with one threshold for all of them."""
-    members, non_members = _pool(scores, scores.members), _pool(scores, ~scores.members)
-    reason = unmeasurable(non_members, fpr) or ("" if len(members) else "no members were scored")
-    if reason:
-        return Estimate.missing(reason)
-    value = float(np.mean(members >= threshold_at(non_members, fpr)))
-    if binned is None:
-        if any(part.value is None for part in parts):
-            # Too few non-members in each target alone: treat the pooled records as one sample.
-            return tpr_estimate(members, non_members, fpr)
-        return mean_bounds(value, parts, "")
-    deviation = binned.spread(curve_at(fpr))
-    if value in (0.0, 1.0) or deviation == 0:
-        # No spread to scale; the records themselves still bound the rate.
-        return tpr_estimate(members, non_members, fpr)
-    return Estimate(value, t_interval(value, deviation, len(binned.positives), logit=True))
-
-
-def accusations(
-    scores: Scores,
-    clusters: NDArray[np.int64],
-    fold: NDArray[np.bool_],
-    choose: Callable[[Floats, Floats], float],
-    chosen: NDArray[np.bool_] | None = None,
-    *,
-    both: bool = True,
-) -> NDArray[np.int64]:
-    """Accusations per cluster over both halves of the records, each at a threshold chosen on the other, ``(C, 4)``.
-
-    Args:
-        scores: of all targets; one threshold for all of them.
-        clusters: ``(T,)`` cluster of each target.
-        fold: ``(N,)`` which half.
-        choose: members' and non-members' scores to a threshold.
-        chosen: ``(N,)`` count only these records; thresholds stay those of all.
-        both: judge both halves; only the first when False.
-
-    Returns:
-        Columns as in :class:`~memberscope.statistics.roc.Counts`.
-    """
-    total = np.zeros((int(clusters.max()) + 1, 4), np.int64)
-    for half in (fold, ~fold) if both else (fold,):
-        members, non_members = (_pool(scores, where & ~half) for where in (scores.members, ~scores.members))
-        if not len(members) or not len(non_members):
-            continue
-        threshold = choose(members, non_members)
-        judged = half if chosen is None else half & chosen
-        values, truth = scores.values[:, judged], scores.members[:, judged]
-        scored, accused = ~np.isnan(values), values >= threshold
-        for column, what in enumerate((accused & truth, scored & truth, accused & ~truth, scored & ~truth)):
-            np.add.at(total[:, column], clusters, what.sum(axis=1))
-    return total
-
-
 def ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64], inflation: float = 1.0) -> Estimate:
     """Ratio of sums over C >= 2 clusters, ``(C,)`` both, with the cluster-robust interval of a ratio estimator."""
     total = int(denominator.sum())
@@ -218,7 +140,7 @@ def ratio(numerator: NDArray[np.int64], denominator: NDArray[np.int64], inflatio
         from memberscope.statistics.intervals import proportion
 
         return proportion(int(numerator.sum()), total)
-    return _clipped(value, t_interval(value, deviation, count, logit=True))
+    return clipped(value, t_interval(value, deviation, count, logit=True))
 
 
 def advantage_pooled(counts: NDArray[np.int64], inflation: float = 1.0) -> Estimate:
@@ -230,7 +152,7 @@ def advantage_pooled(counts: NDArray[np.int64], inflation: float = 1.0) -> Estim
     residual = (hits - tpr * members) / members.sum() - (alarms - fpr * others) / others.sum()
     count = len(counts)
     deviation = _jackknife(residual) * inflation**0.5
-    return _clipped(float(tpr - fpr), t_interval(float(tpr - fpr), deviation, count, logit=False), -1.0)
+    return clipped(float(tpr - fpr), t_interval(float(tpr - fpr), deviation, count, logit=False), -1.0)
 
 
 def _jackknife(residual: Floats) -> float:
@@ -239,12 +161,14 @@ def _jackknife(residual: Floats) -> float:
     return float(np.sqrt(np.sum(residual**2)) * count / (count - 1))
 
 
-def _clipped(value: float, interval: Callable[[float], tuple[float, float]], least: float = 0.0) -> Estimate:
-    def clipped(level: float) -> tuple[float, float]:
+def clipped(value: float, interval: Callable[[float], tuple[float, float]], least: float = 0.0) -> Estimate:
+    """An estimate whose interval is kept between ``least`` and 1."""
+
+    def within(level: float) -> tuple[float, float]:
         low, high = interval(level)
         return max(low, least), min(high, 1.0)
 
-    return Estimate(value, clipped)
+    return Estimate(value, within)
 
 
 def as_counts(row: NDArray[np.int64]) -> Counts:

@@ -94,11 +94,19 @@ def order_statistic_ranks(n: int, rate: float, level: float) -> tuple[int, int]:
     stands for a threshold above all scores, rank n + 1 for one below all.
     """
     wanted = (1 + level) / 2
-    ranks = np.arange(1, n + 1)
-    below = betainc(ranks, n + 1 - ranks, rate)
-    strict = ranks[below >= wanted]
-    lax = ranks[1 - below >= wanted]
-    return int(strict.max()) if strict.size else 0, int(lax.min()) if lax.size else n + 1
+
+    def first(holds: Callable[[int], bool]) -> int:
+        """Lowest rank for which it holds, n + 1 if for none; once it holds it does for all higher ranks."""
+        low, high = 1, n + 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if holds(middle) else (middle + 1, high)
+        return low
+
+    def below(rank: int) -> float:
+        return float(betainc(rank, n + 1 - rank, rate))
+
+    return first(lambda rank: not below(rank) >= wanted) - 1, first(lambda rank: 1 - below(rank) >= wanted)
 
 
 def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:

@@ -8,8 +8,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from memberscope.large import release
 from memberscope.statistics import cluster, roc
+from memberscope.statistics.figures import Sample
 from memberscope.statistics.intervals import Estimate, proportion
+from memberscope.statistics.ranked import Ranked, score_of, sorted_keys
 from memberscope.types import Figure, Scores
 from memberscope.types.findings import OperatingPoint
 
@@ -74,37 +77,68 @@ class Measurement:
         others = int(self.clusters.max())
         return (1 + self.sharing) * others / max(others - self.sharing, 0.5) if self.sharing else 1.0
 
-    @cached_property
+    @property
     def binned(self) -> cluster.Binned | None:
-        if self.clusters.max() < 1:
-            return None
-        return cluster.Binned.of(self.scores, self.clusters, np.random.default_rng([self.seed, 2]), self.inflation)
+        """Scores in bins for a bootstrap over clusters; None with a single cluster."""
+        return self._figures.binned
 
-    @cached_property
+    @property
     def targets(self) -> list[Measured]:
         """The figures of each target."""
-        return [self._one(position) for position in range(len(self.scores.targets))]
+        return self._figures.targets
 
-    def _one(self, position: int) -> Measured:
-        members, non_members = self.scores.of(position)
-        row = slice(position, position + 1)
-        alone = Scores(self.scores.attack, self.scores.values[row], self.scores.members[row], self.scores.targets[row])
-        # One way only: where the halves agree both advantages are high, so that judging both ways gives two
-        # dependent values, and an interval that takes them for independent covers 93.6 % instead of 95 %.
-        counts = cluster.accusations(alone, np.zeros(1, np.int64), self.fold, roc.best_threshold, both=False)
-        return Measured(
-            roc.auc_estimate(members, non_members),
-            roc.advantage_estimate(cluster.as_counts(counts[0])),
-            {fpr: roc.tpr_estimate(members, non_members, fpr) for fpr in FPRS},
-        )
-
-    @cached_property
+    @property
     def pooled(self) -> Measured:
         """The figures over all targets; with one target, its own."""
-        parts = self.targets
-        if len(parts) == 1:
-            return parts[0]
-        counts = cluster.accusations(self.scores, self.clusters, self.fold, roc.best_threshold)
+        return self._figures.pooled
+
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """Operating thresholds chosen outside and inside the half :attr:`fold`, each used on the other."""
+        return self._figures.thresholds
+
+    @property
+    def curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """ROC points of all targets together: FPR and TPR, about 120 of them."""
+        return self._figures.curve
+
+    @property
+    def band(self) -> list[tuple[float, float]] | None:
+        """Pointwise intervals of :attr:`curve` with a single cluster, None with more."""
+        return self._figures.band
+
+    @cached_property
+    def _figures(self) -> _Figures:
+        """Everything that needs the scores in order, which are then let go."""
+        rows, targets = [], []
+        for position in range(len(self.scores.targets)):
+            values = self.scores.values[position]
+            labels = self.scores.members[position].astype(np.int64)
+            labels |= self.fold.astype(np.int64) << 1
+            rows.append(sorted_keys(values, labels))
+            release(values)
+            targets.append(_one(rows[-1]))
+        clusters, ranked = self.clusters, Ranked(rows)
+        whole = Sample.of(ranked, FPRS, halves=OPERATING_FPR, more=True)
+        binned = None
+        if clusters.max() >= 1:
+            binned = whole.binned(clusters, np.random.default_rng([self.seed, 2]), self.inflation)
+        keys = whole.half_threshold(0, OPERATING_FPR), whole.half_threshold(1, OPERATING_FPR)
+        curve = whole.curve()
+        return _Figures(
+            targets,
+            targets[0] if len(targets) == 1 else self._pooled(whole, binned, targets),
+            binned,
+            (score_of(keys[0]), score_of(keys[1])),
+            whole.accusations(keys, clusters),
+            whole.unmeasurable(OPERATING_FPR),
+            curve,
+            whole.band(*curve) if binned is None else None,
+            (all(ranked.halves[0]), all(ranked.halves[1])),
+        )
+
+    def _pooled(self, whole: Sample, binned: cluster.Binned | None, parts: list[Measured]) -> Measured:
+        counts = whole.accusations(whole.walk.best, self.clusters)
         advantage = (
             cluster.advantage_pooled(counts, self.inflation)
             if len(counts) > 1
@@ -115,9 +149,9 @@ class Measurement:
             )
         )
         return Measured(
-            cluster.auc_pooled(self.scores, self.binned, [part.auc for part in parts]),
+            _auc_pooled(whole, binned, [part.auc for part in parts]),
             advantage,
-            {fpr: cluster.tpr_pooled(self.scores, fpr, self.binned, [part.tpr[fpr] for part in parts]) for fpr in FPRS},
+            {fpr: _tpr_pooled(whole, fpr, binned, [part.tpr[fpr] for part in parts]) for fpr in FPRS},
         )
 
     def operating_counts(self, chosen: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
@@ -126,19 +160,35 @@ class Measurement:
         Args:
             chosen: ``(N,)`` count only these records; the thresholds stay those of all records.
         """
-        return cluster.accusations(
-            self.scores,
-            self.clusters,
-            self.fold,
-            lambda _, non_members: roc.threshold_at(non_members, OPERATING_FPR),
-            chosen,
+        if chosen is None:
+            return self._figures.accusations
+        total = np.zeros((int(self.clusters.max()) + 1, 4), np.int64)
+        index = np.flatnonzero(chosen)
+        for position, c in enumerate(self.clusters):
+            values, members = self.scores.values[position][index], self.scores.members[position][index]
+            total[c] += self.accused(values, members, self.fold[index])
+        return total
+
+    def accused(
+        self, values: NDArray[np.float64], members: NDArray[np.bool_], fold: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """One target's accusations among some records, ``(4,)``, columns as in :meth:`operating_counts`.
+
+        Args:
+            values: ``(n,)`` their scores.
+            members: ``(n,)`` whether each is a member.
+            fold: ``(n,)`` the half that each is in.
+        """
+        judged = ~np.isnan(values) & np.where(fold, *self._figures.judged)
+        accused = judged & (values >= np.where(fold, *self.thresholds))
+        return np.array(
+            [np.sum(what) for what in (accused & members, judged & members, accused & ~members, judged & ~members)]
         )
 
     @cached_property
     def operating_point(self) -> OperatingPoint | None:
         """What the 1 % threshold does to records that it was not chosen on; None where 1 % is not measurable."""
-        pooled = self.scores.values[~self.scores.members]
-        if roc.unmeasurable(pooled[~np.isnan(pooled)], OPERATING_FPR):
+        if self._figures.unmeasurable:
             return None
         counts = self.operating_counts()
         tpr, fpr = rate(counts, 0, self.inflation), rate(counts, 2, self.inflation)
@@ -154,6 +204,63 @@ class Measurement:
             balanced_accuracy=_half_sum(tpr, fpr),
             ppv_at_prior={f"{prior:g}": positive_predictive_value(tpr, fpr, prior) for prior in PRIORS},
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Figures:
+    """What one pass over the scores in order leaves behind."""
+
+    targets: list[Measured]
+    pooled: Measured
+    binned: cluster.Binned | None
+    thresholds: tuple[float, float]
+    accusations: NDArray[np.int64]
+    unmeasurable: str
+    curve: tuple[NDArray[np.float64], NDArray[np.float64]]
+    band: list[tuple[float, float]] | None
+    judged: tuple[bool, bool]
+
+
+def _one(keys: NDArray[np.int64]) -> Measured:
+    """The figures of one target."""
+    alone = Sample.of(Ranked([keys]), FPRS, moments=True)
+    # One way only: where the halves agree both advantages are high, so that judging both ways gives two
+    # dependent values, and an interval that takes them for independent covers 93.6 % instead of 95 %.
+    counts = alone.accusations(alone.walk.best, np.zeros(1, np.int64), (1,))
+    return Measured(
+        alone.auc_estimate(),
+        roc.advantage_estimate(cluster.as_counts(counts[0])),
+        {fpr: alone.tpr_estimate(fpr) for fpr in FPRS},
+    )
+
+
+def _auc_pooled(whole: Sample, binned: cluster.Binned | None, parts: list[Estimate]) -> Estimate:
+    """AUC over all targets' scores together."""
+    if whole.ranked.members < 2 or whole.ranked.non_members < 2:
+        return Estimate.missing("needs 2 members and 2 non-members")
+    value = whole.auc()
+    if binned is None:
+        return cluster.mean_bounds(value, parts, "")
+    spread = binned.spread(cluster.curve_area)
+    return cluster.clipped(value, cluster.t_interval(value, spread, len(binned.positives), logit=False))
+
+
+def _tpr_pooled(whole: Sample, fpr: float, binned: cluster.Binned | None, parts: list[Estimate]) -> Estimate:
+    """TPR at ``fpr`` over all targets, with one threshold for all of them."""
+    reason = whole.unmeasurable(fpr) or ("" if whole.ranked.members else "no members were scored")
+    if reason:
+        return Estimate.missing(reason)
+    value = whole.tpr(fpr)
+    if binned is None:
+        if any(part.value is None for part in parts):
+            # Too few non-members in each target alone: treat the pooled records as one sample.
+            return whole.tpr_estimate(fpr)
+        return cluster.mean_bounds(value, parts, "")
+    deviation = binned.spread(cluster.curve_at(fpr))
+    if value in (0.0, 1.0) or deviation == 0:
+        # No spread to scale; the records themselves still bound the rate.
+        return whole.tpr_estimate(fpr)
+    return Estimate(value, cluster.t_interval(value, deviation, len(binned.positives), logit=True))
 
 
 def rate(counts: NDArray[np.int64], column: int, inflation: float = 1.0) -> Estimate:

@@ -57,10 +57,15 @@ def auc_estimate(members: Floats, non_members: Floats) -> Estimate:
     beaten = placements(non_members, np.sort(members))
     value = float(beats.mean())
     deviation = float(np.sqrt(beats.var(ddof=1) / m + beaten.var(ddof=1) / n))
+    return area_estimate(value, deviation, min(m, n))
+
+
+def area_estimate(value: float, deviation: float, smaller: int) -> Estimate:
+    """An AUC with its standard error, and the size of the smaller sample, as an estimate."""
 
     def interval(level: float) -> tuple[float, float]:
         if deviation == 0:
-            k = min(m, n)
+            k = smaller
             return clopper_pearson(round(value * k), k, level) if value in (0.0, 1.0) else (value, value)
         z = -float(ndtri((1 - level) / 2))
         low, high = value - z * deviation, value + z * deviation
@@ -112,17 +117,26 @@ def threshold_at(non_members: Floats, fpr: float) -> float:
 
 def unmeasurable(non_members: Floats, fpr: float) -> str:
     """Why the rate at ``fpr`` cannot be measured with these non-members, or an empty string."""
-    needed = int(np.ceil(LEAST_FALSE_ALARMS / fpr - 1e-9))
-    if len(non_members) < needed:
-        return f"needs {needed:,} non-members for a false-alarm rate of {percent(fpr)}, has {len(non_members):,}"
+    if reason := needs_more(len(non_members), fpr):
+        return reason
     reached = float(np.mean(non_members >= threshold_at(non_members, fpr)))
-    if reached < fpr / 2:
-        values = len(np.unique(non_members))
-        return (
-            f"tied scores ({values:,} different values): no threshold has a false-alarm rate near {percent(fpr)}; "
-            f"the nearest below is {percent(reached)}"
-        )
-    return ""
+    return tied(len(np.unique(non_members)), fpr, reached) if reached < fpr / 2 else ""
+
+
+def needs_more(non_members: int, fpr: float) -> str:
+    """Why the rate at ``fpr`` needs more non-members than there are, or an empty string."""
+    needed = int(np.ceil(LEAST_FALSE_ALARMS / fpr - 1e-9))
+    if non_members >= needed:
+        return ""
+    return f"needs {needed:,} non-members for a false-alarm rate of {percent(fpr)}, has {non_members:,}"
+
+
+def tied(values: int, fpr: float, reached: float) -> str:
+    """Why no threshold has a false-alarm rate near ``fpr``, with so many different values."""
+    return (
+        f"tied scores ({values:,} different values): no threshold has a false-alarm rate near {percent(fpr)}; "
+        f"the nearest below is {percent(reached)}"
+    )
 
 
 def tpr_estimate(members: Floats, non_members: Floats, fpr: float) -> Estimate:

@@ -1,0 +1,108 @@
+"""Arrays that may not fit into memory, worked on in pieces and in threads.
+
+Beyond :data:`IN_MEMORY` bytes an array is a file that is mapped into memory and deleted with its last user. Pages of
+a mapped file count as memory of the process until they are given back, which :func:`release` does; nothing is lost,
+since the kernel keeps what was written.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from memberscope.errors import PoolError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Bytes of one array that are kept in memory; larger ones go to disk.
+IN_MEMORY = 1 << 28
+
+# Numbers a piece: its float64 temporaries stay in a core's second-level cache.
+PIECE = 1 << 14
+
+# Below this many numbers threads cost more than they bring.
+_WORTH_THREADS = 1 << 18
+
+
+def working_array(shape: tuple[int, ...], dtype: DTypeLike = np.float64, folder: Path | None = None) -> NDArray[Any]:
+    """An array to fill, in memory or, if it is large, in a file without a name in ``folder``.
+
+    Args:
+        shape: of the array.
+        dtype: of its numbers.
+        folder: where a large one lies; the system's folder for temporary files when None.
+
+    Raises:
+        PoolError: the folder cannot be written or the disk is full.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if size <= IN_MEMORY:
+        return np.empty(shape, dtype)
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # Space is taken now: a full disk met while writing through a map would kill the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "r+", shape=shape)
+    except OSError as error:
+        raise PoolError(
+            f"{size / 1e9:.1f} GB on disk in {folder or tempfile.gettempdir()} for what does not fit into memory",
+            f"{error.strerror or error}",
+            "Free space, or set TMPDIR to a folder with enough of it.",
+        ) from error
+
+
+def release(array: NDArray[Any]) -> None:
+    """Give the memory of a mapped file's part back to the system; does nothing to other arrays."""
+    owner: Any = array
+    while owner is not None and not isinstance(owner, mmap.mmap):
+        owner = getattr(owner, "base", None)
+    if owner is None or not array.size:
+        return
+    low, high = np.lib.array_utils.byte_bounds(array)
+    first = np.frombuffer(owner, np.uint8).__array_interface__["data"][0]
+    start = (low - first) // mmap.PAGESIZE * mmap.PAGESIZE
+    owner.madvise(mmap.MADV_DONTNEED, start, high - first - start)
+
+
+def pieces(count: int, size: int = PIECE) -> Iterator[slice]:
+    """Slices of at most ``size`` that cover ``range(count)`` in order."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def threads(numbers: int = _WORTH_THREADS) -> int:
+    """How many threads work on so many numbers: one a core, or MEMBERSCOPE_THREADS, or one if it is little."""
+    if numbers < _WORTH_THREADS:
+        return 1
+    wanted = os.environ.get("MEMBERSCOPE_THREADS", "")
+    return int(wanted) if wanted.isdigit() and int(wanted) else len(os.sched_getaffinity(0))
+
+
+def in_threads(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """``work(item)`` of each item in the order of the items, at most ``workers`` and as many results at once."""
+    if workers <= 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: list[Future[R]] = []
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > workers:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
