@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
+import socket
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,6 +65,24 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def create_json(path: Path, value: Any) -> bool:
+    """Write ``value`` unless ``path`` is there; of several writers, on one machine or many, one gets True."""
+    own = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")
+    write_json(own, value)
+    try:
+        path.hardlink_to(own)
+    except FileExistsError:
+        return False
+    except OSError:
+        # A file system without hard links.
+        if path.exists():
+            return False
+        own.replace(path)
+    finally:
+        own.unlink(missing_ok=True)
+    return True
 
 
 def read_json(path: Path) -> Any:
@@ -123,33 +146,119 @@ def sha256_arrays(*arrays: NDArray[Any]) -> str:
 
 
 @contextlib.contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for writing; the kernel frees it when the process ends, however it ends.
+def writer_lock(folder: Path, part: str = "") -> Iterator[None]:
+    """Hold ``folder`` for writing, alone or, with ``part``, beside writers of other parts of the same split.
+
+    The kernel frees the lock when the process ends, however it ends. Writers on several machines see each other
+    where the shared file system has flock (NFS, GPFS, CephFS, Lustre mounted with ``-o flock``); where it has
+    none, only writers on one machine do, and that is said. Files are whole all the same: each appears by a rename.
+
+    Args:
+        folder: made if it is not there.
+        part: for example ``"2-of-8"``.
 
     Raises:
-        PoolError: another process writes there (its process id is named).
+        PoolError: another process writes there (it is named, with its machine and since when).
     """
+    with _open_lock(folder, folder / ".lock") as whole:
+        # All writers of parts share the folder's lock, which a writer of the whole wants for itself.
+        if not _flock(whole, fcntl.LOCK_SH if part else fcntl.LOCK_EX):
+            raise _held(folder, [_signature(whole)] if part else _holders(folder) or [_signature(whole)])
+        if not part:
+            for leftover in folder.glob(".lock-*"):
+                leftover.unlink(missing_ok=True)
+            with _signed(whole):
+                yield
+            return
+        with _open_lock(folder, folder / f".lock-{part}") as own:
+            if not _flock(own, fcntl.LOCK_EX):
+                raise _held(folder, [_signature(own)], part)
+            split = part.rpartition("-of-")[2]
+            if others := _holders(folder, lambda other: other.rpartition("-of-")[2] != split):
+                raise _held(folder, others, part)
+            with _signed(own):
+                yield
+
+
+# What flock answers where a file system has no locks, or nobody who keeps them.
+_NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+
+
+def _open_lock(folder: Path, path: Path) -> IO[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")
+        return path.open("a+")
     except OSError as error:
         raise PoolError(
             f"a writable folder {folder}",
             f"{error.strerror or error}",
             "Choose another folder or change its permissions.",
         ) from error
-    with file:
+
+
+def _flock(file: IO[str], how: int, tries: int = 5) -> bool:
+    """Whether the lock was got; somebody who only looks holds it for a moment, so a few tries."""
+    for left in reversed(range(tries)):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+            return True
         except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise PoolError(
-                f"to be the only writer of {folder}",
-                f"it is being written by {holder}",
-                "Wait for it, or use another folder.",
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
+            if error.errno in _NO_LOCKS:
+                return _unlocked(file)
+            if left:
+                time.sleep(0.05)
+    return False
+
+
+def _unlocked(file: IO[str]) -> bool:
+    """The same without locks: refused only to a writer that lives on this machine."""
+    found = re.fullmatch(r"process (\d+) on (\S+) since .*", _signature(file))
+    if found and found[2] == socket.gethostname() and int(found[1]) != os.getpid():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(found[1]), 0)
+            return False
+    print(
+        f"memberscope: the file system of {file.name} has no locks: start no second run of the same on another machine",
+        file=sys.stderr,
+        flush=True,
+    )
+    return True
+
+
+@contextlib.contextmanager
+def _signed(file: IO[str]) -> Iterator[None]:
+    now = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}")
+    file.flush()
+    try:
         yield
+    finally:
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+
+
+def _signature(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read().strip() or "another process"
+
+
+def _holders(folder: Path, wanted: Callable[[str], bool] = lambda part: True) -> list[str]:
+    """Who holds the locks of parts."""
+    held = []
+    for path in sorted(folder.glob(".lock-*")):
+        part = path.name.removeprefix(".lock-")
+        if wanted(part):
+            with path.open("a+") as file:
+                if not _flock(file, fcntl.LOCK_SH, tries=1):
+                    held.append(f"{_signature(file)} (shard {part.replace('-of-', '/')})")
+    return held
+
+
+def _held(folder: Path, holders: list[str], part: str = "") -> PoolError:
+    what = f"the only writer of shard {part.replace('-of-', '/')} in" if part else "the only writer of"
+    return PoolError(
+        f"to be {what} {folder}",
+        f"it is being written by {', '.join(holders)}",
+        "Wait for it, or use another folder.",
+    )

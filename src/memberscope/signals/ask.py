@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from memberscope.errors import PoolError, SignalsError
 from memberscope.files import atomic, read_json, sha256_file, write_json
 from memberscope.progress import progress
 from memberscope.training.engines import Engine
+from memberscope.training.rows import Shard
 from memberscope.training.store import ModelPlan
 from memberscope.types import Dataset, Pool
 
@@ -91,6 +93,12 @@ class Question:
         write_json(self.path(row).with_suffix(".json"), {"source": self.source(model), "sha256": digest})
         return row, digest
 
+    def keep(self, row: int, content: bytes, description: Mapping[str, Any]) -> None:
+        """Write what a worker without this disk sent for ``row``."""
+        with atomic(self.path(row)) as file:
+            file.write(content)
+        write_json(self.path(row).with_suffix(".json"), description)
+
     def answers(self, path: Path, sha256: str) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """What the model in ``path`` says, batch after batch, each with its place."""
         import torch
@@ -131,27 +139,78 @@ def ask_models(
         PoolError: no such row, a model file that is missing or altered, a folder that cannot be written.
         SignalsError: answers that are not finite.
     """
-    models = [(row, pool.model_path(row), pool.manifest["files"][pool.model_path(row).name]) for row in rows]
+    models = [(row, pool.model_path(row), model_hash(pool, row)) for row in rows]
     done = {row: digest for row, _, model in models if (digest := question.finished(row, model))}
     todo = [model for model in models if model[0] not in done]
     noun = "" if question.what == "logits" else f" for {question.what}"
+    # Where workers may not see this disk, models go there and answers come back by value.
+    by_value = getattr(runner, "by_value", False)
+    function: Any = _Sent(question) if by_value else question
+    tasks: Sequence[Any] = [(row, _Reading(path), model) for row, path, model in todo] if by_value else todo
     with (
         progress(f"asking {len(models)} models{noun}", len(models), done=len(done), quiet=quiet) as show,
-        closing(runner.run(question, todo, threads=question.plan.recipe.threads)) as results,
+        closing(runner.run(function, tasks, threads=question.plan.recipe.threads)) as results,
     ):
-        for row, digest in results:
+        for row, digest, *content in results:
+            if content:
+                question.keep(row, *content)
             done[row] = digest
             show(len(done))
     return done
 
 
-def check_pool(pool: Pool, dataset: Dataset, what: str) -> None:
+def model_hash(pool: Pool, row: int) -> str:
+    """The SHA-256 of a model file as it was written; the rest of the pool need not be finished.
+
+    Raises:
+        PoolError: the model has not been trained yet.
+    """
+    path = pool.model_path(row)
+    if "files" in pool.manifest:
+        return str(pool.manifest["files"][path.name])
+    if not path.exists():
+        raise PoolError(f"the model file {path}", "no such file", "Train this shard first.")
+    described = read_json(path.with_suffix(".json"))
+    if described.get("plan_hash") != pool.manifest["plan_hash"]:
+        raise PoolError(f"a model of this pool in {path}", "one of another plan", "Use another folder.")
+    return str(described["sha256"])
+
+
+class _Reading:
+    """A file's content, read only when the task is sent away: a pool need not fit the memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
+        return bytes, (self.path.read_bytes(),)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    """A question for workers that may not see the caller's disk: all it needs comes by value, as does the answer."""
+
+    question: Question
+
+    def __call__(self, task: tuple[int, bytes, str]) -> tuple[int, str, bytes, dict[str, Any]]:
+        """Row, SHA-256 and content of its file, and what is written beside it."""
+        row, content, model = task
+        with TemporaryDirectory(prefix="memberscope-") as place:
+            path = Path(place) / "model.safetensors"
+            path.write_bytes(content)
+            question = replace(self.question, folder=Path(place))
+            _, digest = question((row, path, model))
+            return row, digest, question.path(row).read_bytes(), read_json(question.path(row).with_suffix(".json"))
+
+
+def check_pool(pool: Pool, dataset: Dataset, what: str, shard: Shard | None = None) -> None:
     """Raise a PoolError unless ``pool`` is finished and was trained on the records of ``dataset``.
 
     Args:
         what: the function that needs them, as messages name it.
+        shard: of a shard, the others need not be finished.
     """
-    if "files" not in pool.manifest:
+    if shard is None and "files" not in pool.manifest:
         raise PoolError("a finished pool", f"{pool.folder} without all its models", "Run train_pool again, it goes on.")
     if dataset.fingerprint != pool.manifest["plan"]["data"]["fingerprint"]:
         raise PoolError(

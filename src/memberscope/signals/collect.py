@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,39 @@ from memberscope.files import (
 )
 from memberscope.signals.ask import SCHEMA, Question, answers_path, ask_models, check_pool, clear_leftovers
 from memberscope.training.engines import Engine, get_engine
+from memberscope.training.rows import Shard, check_shard, part_of, tasks_of
 from memberscope.training.store import ModelPlan
 from memberscope.types import Dataset, Pool, Signals
+
+
+@overload
+def collect(
+    pool: Pool,
+    dataset: Dataset,
+    *,
+    folder: Path | str,
+    engine: str | Engine = "serial",
+    workers: int | None = None,
+    population: NDArray[np.bool_] | None = None,
+    device: str = "cpu",
+    quiet: bool = False,
+    shard: None = None,
+) -> Signals: ...
+
+
+@overload
+def collect(
+    pool: Pool,
+    dataset: Dataset,
+    *,
+    folder: Path | str,
+    engine: str | Engine = "serial",
+    workers: int | None = None,
+    population: NDArray[np.bool_] | None = None,
+    device: str = "cpu",
+    quiet: bool = False,
+    shard: Shard,
+) -> Signals | None: ...
 
 
 def collect(
@@ -35,7 +67,8 @@ def collect(
     population: NDArray[np.bool_] | None = None,
     device: str = "cpu",
     quiet: bool = False,
-) -> Signals:
+    shard: Shard | None = None,
+) -> Signals | None:
     """The logits of every model on every record, without noise, dropout or augmentation.
 
     Models answer in float32 whatever the recipe's training precision: scaled logits of confident records
@@ -51,9 +84,11 @@ def collect(
         population: ``(N,)`` bool, records that no model was trained on, kept to calibrate attacks.
         device: ``"cpu"`` or ``"cuda"``.
         quiet: show no progress.
+        shard: ``(i, n)`` as in ``train_pool``: ask the models of this shard only, beside other processes. Their
+            training must be finished, the whole pool's need not be.
 
     Returns:
-        Signals whose logits are memory maps.
+        Signals whose logits are memory maps; of a shard None as long as the answers of other shards are missing.
 
     Raises:
         PoolError: other records than the pool was trained on, an unfinished pool, a model file that is
@@ -61,7 +96,8 @@ def collect(
         SignalsError: a population of the wrong shape or with members, logits that are not finite.
     """
     folder, runner = Path(folder), get_engine(engine, workers)
-    check_pool(pool, dataset, "collect")
+    check_shard(shard)
+    check_pool(pool, dataset, "collect", shard)
     population = np.zeros(len(dataset), np.bool_) if population is None else np.asarray(population)
     if population.shape != (len(dataset),) or population.dtype != np.bool_:
         raise SignalsError(
@@ -77,9 +113,18 @@ def collect(
             "Use records outside every training set as population.",
         )
     question = Question("logits", dataset.inputs, ModelPlan.of(pool), folder / "logits", dataset.fingerprint, device)
-    with writer_lock(folder):
-        clear_leftovers(folder)
-        done = ask_models(question, pool, range(len(pool)), runner, quiet=quiet)
+    with writer_lock(folder, part_of(shard)):
+        if shard is None:
+            clear_leftovers(folder)
+        rows = [row for task in tasks_of(pool.manifest["plan"]["tasks"], shard) for row in task]
+        done = ask_models(question, pool, rows, runner, quiet=quiet)
+        if "files" not in pool.manifest:
+            return None
+        # Of several shards, whoever finds all answers there; what each of them writes is the same.
+        for row in set(range(len(pool))) - done.keys():
+            if not (digest := question.finished(row, pool.manifest["files"][pool.model_path(row).name])):
+                return None
+            done[row] = digest
         _describe(folder, pool, dataset, population, [done[row] for row in range(len(pool))])
     return load_collected(folder, verify=False)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from memberscope.errors import ConfigError, PoolError
 from memberscope.files import (
     atomic,
+    create_json,
     read_json,
     read_npy,
     sha256_arrays,
@@ -38,6 +39,7 @@ from memberscope.training.plan import (
     read_manifest,
 )
 from memberscope.training.recipe import Recipe
+from memberscope.training.rows import Shard, check_shard, part_of, tasks_of
 from memberscope.training.store import check_file, encode
 from memberscope.types import Dataset, Pool
 
@@ -61,6 +63,7 @@ def train_pool(
     validation: Dataset | None = None,
     difficulty: NDArray[np.float64] | None = None,
     stack: int | None = None,
+    shard: Shard | None = None,
 ) -> Pool:
     """Train one model a row of ``members``; killed at any instant and called again, it goes on.
 
@@ -70,7 +73,7 @@ def train_pool(
         recipe: how every model is trained.
         seed: of the pool; each model's weights, dropout and order follow from ``(seed, row)``.
         folder: where models, membership and manifest are kept.
-        engine: ``"serial"``, ``"processes"`` or an :class:`~memberscope.training.engines.Engine`; the same
+        engine: ``"serial"``, ``"processes"``, ``"ray"`` or an :class:`~memberscope.training.engines.Engine`; the same
             plan gives the same model bytes on one machine, whichever runs it.
         workers: processes at once; by default as many as the cores allow.
         device: ``"cpu"`` or ``"cuda"``; part of the plan.
@@ -79,9 +82,11 @@ def train_pool(
         difficulty: ``(N,)`` higher is harder, for a curriculum; scored by models that did not train on the record.
         stack: models trained at once in one task (fully connected networks only); None takes what pays, or what the
             pool in ``folder`` was begun with. Part of the plan, as is what becomes of ``auto`` in the recipe.
+        shard: ``(i, n)``, 1 <= i <= n: train every n-th task of the plan, from the i-th, beside processes that
+            train the other shards in the same folder, on this machine or others. Not part of the plan.
 
     Returns:
-        The finished pool.
+        The finished pool; of a shard the pool as it is, whose manifest has ``files`` when all models are there.
 
     Raises:
         DataError: a validation split that does not fit the records or holds some of them.
@@ -92,6 +97,7 @@ def train_pool(
         MissingExtraError: PyTorch is not installed.
     """
     folder, runner = Path(folder), get_engine(engine, workers)
+    check_shard(shard)
     if type(seed) is not int or seed < 0:
         raise ConfigError("a seed as a whole number of at least 0", repr(seed), "Give for example seed=0.")
     recipe.check_inputs(dataset.inputs.shape[1:], dataset.classes)
@@ -105,26 +111,29 @@ def train_pool(
         )
     check_extras(dataset, recipe, validation, difficulty)
     environment = describe_environment(device)
-    with writer_lock(folder):
-        begun = read_manifest(folder / "manifest.json") if (folder / "manifest.json").exists() else None
-        shape = dataset.inputs.shape[1:]
-        recipe = as_begun(begun, recipe) if begun else resolve(recipe, shape, dataset.classes, device)
-        plan = make_plan(dataset, pool.members, recipe, seed, device, validation, difficulty, stack)
-        if begun and stack is None and len(pool) == begun["plan"]["models"]:
-            plan["tasks"] = begun["plan"]["tasks"]
-        pool = Pool(folder, pool.members, recipe.as_json(), {})
-        manifest = _open(pool, plan, dataset, environment)
-        done = {row: sidecar["sha256"] for row in range(len(pool)) if (sidecar := _finished(pool, row, manifest))}
-        if len(done) < len(pool):
+    with writer_lock(folder, part_of(shard)):
+        manifest = None
+        # The second time only if another shard has begun the folder in between: then its plan counts.
+        while manifest is None:
+            begun = read_manifest(folder / "manifest.json") if (folder / "manifest.json").exists() else None
+            shape = dataset.inputs.shape[1:]
+            recipe = as_begun(begun, recipe) if begun else resolve(recipe, shape, dataset.classes, device)
+            plan = make_plan(dataset, pool.members, recipe, seed, device, validation, difficulty, stack)
+            if begun and stack is None and len(pool) == begun["plan"]["models"]:
+                plan["tasks"] = begun["plan"]["tasks"]
+            pool = Pool(folder, pool.members, recipe.as_json(), {})
+            manifest = _open(pool, plan, dataset, environment, shard)
+        own = tasks_of(plan["tasks"], shard)
+        rows = [row for task in own for row in task]
+        done = {row: sidecar["sha256"] for row in rows if (sidecar := _finished(pool, row, manifest))}
+        if len(done) < len(rows):
             check_environment(manifest, environment, folder)
-            title = f"training {len(pool)} models ({describe(recipe, plan['tasks'])})"
-            tasks = [
-                (tuple(rows), pool.members[rows]) for rows in plan["tasks"] if not all(row in done for row in rows)
-            ]
+            title = f"training {len(rows)} models ({describe(recipe, plan['tasks'])})"
+            tasks = [(tuple(task), pool.members[task]) for task in own if not all(row in done for row in task)]
             data = _training_data(dataset, manifest, validation, difficulty)
             function = _Task(data, recipe, seed, device, manifest["plan_hash"])
             with (
-                progress(title, len(pool), done=len(done), quiet=quiet) as show,
+                progress(title, len(rows), done=len(done), quiet=quiet) as show,
                 closing(runner.run(function, tasks, threads=recipe.threads)) as results,
             ):
                 for row, content, traces, metrics in (model for result in results for model in result):
@@ -134,10 +143,14 @@ def train_pool(
                         len(done),
                         f"(model {row}: train {metrics.train_accuracy:.1%}, held out {metrics.held_out_accuracy:.1%})",
                     )
-        files = {pool.model_path(row).name: done[row] for row in range(len(pool))}
-        if manifest.get("files") != files:
-            manifest = {**manifest, "files": files}
-            write_json(folder / "manifest.json", manifest)
+        if not missing_models(folder, len(pool)):
+            # Of several shards, whoever finds all models there; what each of them writes is the same.
+            others = {row: _finished(pool, row, manifest) for row in range(len(pool)) if row not in done}
+            done |= {row: sidecar["sha256"] for row, sidecar in others.items() if sidecar}
+            files = {pool.model_path(row).name: done[row] for row in range(len(pool))}
+            if manifest.get("files") != files:
+                manifest = {**manifest, "files": files}
+                write_json(folder / "manifest.json", manifest)
     return Pool(folder, pool.members, pool.recipe, manifest)
 
 
@@ -155,10 +168,9 @@ def load_pool(folder: Path | str, *, verify: bool = True) -> Pool:
     manifest = read_manifest(folder / "manifest.json")
     models: int = manifest["plan"]["models"]
     if "files" not in manifest:
-        finished = sum((folder / f"{row:05d}.safetensors").exists() for row in range(models))
         raise PoolError(
             f"a finished pool in {folder}",
-            f"{finished} of {models} models",
+            f"{models - len(missing_models(folder, models))} of {models} models",
             "Run the training again: it goes on where it stopped.",
         )
     if not (folder / "members.npy").exists():
@@ -180,6 +192,11 @@ def load_pool(folder: Path | str, *, verify: bool = True) -> Pool:
         elif not model.exists():
             raise PoolError(f"the model file {model}", "no such file", "Restore it, or train the pool again.")
     return pool
+
+
+def missing_models(folder: Path, models: int) -> list[int]:
+    """Rows of a pool of so many models whose model file is not there yet."""
+    return [row for row in range(models) if not (folder / f"{row:05d}.safetensors").exists()]
 
 
 def read_metrics(pool: Pool) -> list[Metrics]:
@@ -239,16 +256,27 @@ class _Task:
         ]
 
 
-def _open(pool: Pool, plan: Mapping[str, Any], dataset: Dataset, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The folder's manifest, checked against the plan; written first if the folder is new."""
+def _open(
+    pool: Pool, plan: Mapping[str, Any], dataset: Dataset, environment: Mapping[str, str], shard: Shard | None
+) -> dict[str, Any] | None:
+    """The folder's manifest, checked against the plan; written first if the folder is new.
+
+    None if it was new and another shard has just begun it, perhaps on another kind of machine.
+    """
     path = pool.folder / "manifest.json"
-    for leftover in pool.folder.glob(".*.part"):
+    # Other shards' files may be in the middle of being written.
+    rows = [f"{row:05d}." for task in tasks_of(plan["tasks"], shard) for row in task] if shard else [""]
+    for leftover in [path for row in rows for path in pool.folder.glob(f".{row}*.part")]:
         leftover.unlink(missing_ok=True)
+    # Sought before the manifest is: a shard that begins meanwhile writes the manifest before any model.
+    models = any(pool.folder.glob("*.safetensors"))
     if path.exists():
         manifest = read_manifest(path)
         check_plan(manifest, plan, pool.folder)
+        if not (pool.folder / "members.npy").exists():
+            write_npy(pool.folder / "members.npy", pool.members)
         return manifest
-    if any(pool.folder.glob("*.safetensors")):
+    if models:
         raise PoolError(
             f"the manifest that belongs to the models in {pool.folder}",
             "none",
@@ -258,8 +286,9 @@ def _open(pool: Pool, plan: Mapping[str, Any], dataset: Dataset, environment: Ma
 
     manifest = make_manifest(plan, dataset.name, environment)
     manifest["normalisation"] = Normalisation.fit(dataset.inputs).as_json()
+    if not create_json(path, manifest):
+        return None
     write_npy(pool.folder / "members.npy", pool.members)
-    write_json(path, manifest)
     return manifest
 
 
