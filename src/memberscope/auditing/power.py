@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from memberscope.signals.references import by_id, design, reference_rows
 from memberscope.signals.subset import subset
 from memberscope.statistics import roc
 from memberscope.statistics.intervals import LEVEL
-from memberscope.statistics.measure import OPERATING_FPR
+from memberscope.statistics.measure import FPRS, OPERATING_FPR
 from memberscope.statistics.power import ENOUGH, Growth, clusters_needed
 from memberscope.text import percent
 from memberscope.types import Figure, GateResult, Signals
@@ -33,22 +34,20 @@ class Gained:
 
     Args:
         references: ``(K,)`` rising numbers.
-        tpr: ``(K, P)`` TPR at 1 % false alarms of P independent targets; NaN where it is not measurable.
-        auc: ``(K, P)``.
+        figures: ``(K, P)`` of P independent targets, by :func:`key`; NaN where a figure is not measurable.
     """
 
     references: tuple[int, ...]
-    tpr: Floats
-    auc: Floats
+    figures: Mapping[str, Floats]
 
-    @property
-    def metric(self) -> str:
-        """``"tpr"``, or ``"auc"`` where no TPR can be measured."""
-        return "auc" if np.isnan(self.tpr).any() else "tpr"
+    def measurable(self, figure: str) -> bool:
+        """Whether every target has this figure."""
+        return not bool(np.isnan(self.figures[figure]).any())
 
-    def of(self, metric: str) -> Floats:
-        """The figures of ``"tpr"`` or ``"auc"``, ``(K, P)``."""
-        return self.tpr if metric == "tpr" else self.auc
+
+def key(metric: str, fpr: float = OPERATING_FPR) -> str:
+    """Name of a gate's figure: ``auc``, ``advantage`` or ``tpr@0.01``."""
+    return f"tpr@{fpr:g}" if metric == "tpr" else metric
 
 
 def gained(signals: Signals, attack: Attack, targets: Sequence[int], sizes: Sequence[int], seed: int) -> Gained | None:
@@ -74,20 +73,32 @@ def gained(signals: Signals, attack: Attack, targets: Sequence[int], sizes: Sequ
     # Drawn by id, so that the order of the records does not matter.
     chosen = rng.permutation(signals.records)[:RECORDS]
     records = np.sort(by_id(signals)[0][chosen])
-    tpr, auc = np.full((len(sizes), len(players)), np.nan), np.full((len(sizes), len(players)), np.nan)
+    names = ["auc", "advantage", *(key("tpr", fpr) for fpr in FPRS)]
+    figures = {name: np.full((len(sizes), len(players)), np.nan) for name in names}
     for place, target in enumerate(players):
         order = _order(twin, reference_rows(signals, target), rng)
-        for size, row in zip(sizes, range(len(sizes)), strict=True):
+        for row, size in enumerate(sizes):
             part = subset(signals, np.concatenate([[target], order[:size]]), records)
             if attack.lacks(part, 0):
                 return None
             scores = attack(part, 0, np.random.default_rng([seed, 12, target]))
             audited = ~part.population & ~np.isnan(scores)
             inside, outside = scores[audited & part.members[0]], scores[audited & ~part.members[0]]
-            estimate = roc.tpr_estimate(inside, outside, OPERATING_FPR)
-            tpr[row, place] = np.nan if estimate.value is None else estimate.value
-            auc[row, place] = roc.auc(inside, outside)
-    return Gained(tuple(sizes), tpr, auc)
+            for name, value in _figures(inside, outside).items():
+                figures[name][row, place] = value
+    return Gained(tuple(sizes), figures)
+
+
+def _figures(inside: Floats, outside: Floats) -> dict[str, float]:
+    threshold = roc.best_threshold(inside, outside)
+    found = {
+        "auc": roc.auc(inside, outside),
+        "advantage": float(np.mean(inside >= threshold) - np.mean(outside >= threshold)),
+    }
+    for fpr in FPRS:
+        value = roc.tpr_estimate(inside, outside, fpr).value
+        found[key("tpr", fpr)] = float("nan") if value is None else value
+    return found
 
 
 def _players(twin: NDArray[np.int64], targets: Sequence[int], rng: np.random.Generator) -> list[int]:
@@ -128,8 +139,8 @@ def advise(
     found = gained(signals, attack, targets, [*sizes, available], seed)
     if found is None:
         return None
-    metric = found.metric
-    values = found.of(metric)
+    metric: Literal["tpr", "auc"] = "tpr" if found.measurable(key("tpr")) else "auc"
+    values = found.figures[key(metric)]
     chance = OPERATING_FPR if metric == "tpr" else 0.5
     count = values.shape[1]
     middle, error = values.mean(axis=1), values.std(axis=1, ddof=1) / np.sqrt(count)
@@ -140,7 +151,7 @@ def advise(
     models = _models(gates, clusters, bool((design(signals).twin >= 0).any()), len(signals))
     return ReferenceAdvice(
         attack=attack.name,
-        metric="tpr" if metric == "tpr" else "auc",
+        metric=metric,
         targets=count,
         points=[
             ReferencePoint(

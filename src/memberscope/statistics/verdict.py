@@ -13,16 +13,17 @@ from memberscope.types import Gate, GateResult
 from memberscope.types.findings import Verdict
 
 
-def judge(gate: Gate, measured: Mapping[str, Measured]) -> GateResult:
+def judge(gate: Gate, measured: Mapping[str, Measured], level: float = LEVEL) -> GateResult:
     """Hold the figures over all targets against a limit.
 
     Fail if an attack's lower bound lies above the limit, pass if every measurable attack's upper bound lies
     below it, else inconclusive. To choose the strongest of k attacks is a selection: to fail, its lower bound
-    is taken at level 1 − 0.05/k (Bonferroni); to pass, all must pass, which needs no correction.
+    is taken at level 1 − (1 − level)/k (Bonferroni); to pass, all must pass, which needs no correction.
 
     Args:
         gate: metric, limit and attack.
         measured: figures over all targets by attack.
+        level: confidence of the judgement; above .95 where it is one of several.
 
     Raises:
         ConfigError: the gate's attack was not run.
@@ -46,16 +47,16 @@ def judge(gate: Gate, measured: Mapping[str, Measured]) -> GateResult:
             figure=Estimate.missing(reason).figure(),
             sentence=f"Inconclusive: the {what} could not be measured ({reason}).",
         )
-    level = 1 - (1 - LEVEL) / len(known)
-    lows = {name: estimate.interval(level)[0] for name, estimate in known.items()}
-    highs = {name: estimate.interval(LEVEL)[1] for name, estimate in known.items()}
+    corrected = 1 - (1 - level) / len(known)
+    lows = {name: estimate.interval(corrected)[0] for name, estimate in known.items()}
+    highs = {name: estimate.interval(level)[1] for name, estimate in known.items()}
     worst = max(lows, key=lambda name: lows[name])
     if lows[worst] > gate.limit:
         verdict: Literal["pass", "fail", "inconclusive"] = "fail"
     else:
         worst = max(highs, key=lambda name: highs[name])
         verdict = "pass" if highs[worst] < gate.limit else "inconclusive"
-    figure = known[worst].figure()
+    figure = known[worst].figure(level)
     shown = _decimals if gate.metric == "auc" else percent
     assert figure.value is not None and figure.low is not None and figure.high is not None
     limit, at, low, high = (shown(x) for x in (gate.limit, figure.value, figure.low, figure.high))

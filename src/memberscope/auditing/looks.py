@@ -1,0 +1,77 @@
+"""Judging the gates while a pool grows: when training more references would no longer change the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from memberscope.attacks import Attack
+from memberscope.auditing.power import gained, key
+from memberscope.statistics.looks import gain_bound
+from memberscope.statistics.measure import Measured
+from memberscope.statistics.verdict import judge
+from memberscope.types import Gate, Signals
+
+
+def still_open(
+    signals: Signals,
+    attacks: Mapping[str, Attack],
+    pooled: Mapping[str, Measured],
+    gates: Sequence[Gate],
+    targets: Sequence[int],
+    *,
+    level: float,
+    doublings: float,
+    seed: int,
+) -> str:
+    """Why training should go on, or an empty string if every gate is decided for good.
+
+    A gate that fails is decided: more references only make attacks stronger. A gate that passes is decided if it
+    would pass still after every attack has gained, for each doubling of its references to come, as much as it may
+    have gained by the last one (:func:`~memberscope.statistics.looks.gain_bound`).
+
+    Args:
+        signals: of the models so far.
+        attacks: that were run, by name.
+        pooled: their figures over all targets.
+        gates: to be decided.
+        targets: audited rows.
+        level: of this look.
+        doublings: log2 of the references of the whole pool over those so far.
+        seed: draws the targets that are attacked with half of the references.
+    """
+    bounds: dict[str, dict[str, float]] = {}
+    for gate in gates:
+        result = judge(gate, pooled, level=level)
+        if result.verdict == "inconclusive":
+            return result.sentence
+        if result.verdict == "fail" or not doublings:
+            continue
+        figure = key(gate.metric, gate.fpr)
+        for name in pooled if gate.attack == "strongest" else [gate.attack]:
+            estimate = pooled[name].estimate(gate.metric, gate.fpr)
+            if estimate.value is None or not attacks[name].minimum:
+                continue
+            if name not in bounds:
+                bounds[name] = _bounds(signals, attacks[name], targets, doublings, level, seed)
+            reach = estimate.interval(level)[1] + bounds[name].get(figure, float("inf"))
+            if reach >= gate.limit:
+                return (
+                    f"The gate on {gate.metric} passes so far, but {name} may still gain enough from more references "
+                    "to fail it."
+                )
+    return ""
+
+
+def _bounds(
+    signals: Signals, attack: Attack, targets: Sequence[int], doublings: float, level: float, seed: int
+) -> dict[str, float]:
+    """Most that each figure of ``attack`` may still gain; a figure that cannot be bounded is left out."""
+    most = len(signals) - 2
+    found = gained(signals, attack, targets, [most // 4 * 2, most], seed)
+    if found is None:
+        return {}
+    return {
+        figure: gain_bound(values[0], values[-1], doublings, level)
+        for figure, values in found.figures.items()
+        if found.measurable(figure)
+    }
