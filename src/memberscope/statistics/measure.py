@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +54,7 @@ class Measurement:
     @cached_property
     def fold(self) -> NDArray[np.bool_]:
         """``(N,)`` the half of the records that each record is in."""
-        n = self.scores.values.shape[1]
-        half = np.zeros(n, np.bool_)
-        half[np.random.default_rng([self.seed, 1]).permutation(n)[: n // 2]] = True
-        return half
+        return _half(self.seed, self.scores.values.shape[1])
 
     @cached_property
     def clusters(self) -> NDArray[np.int64]:
@@ -113,8 +110,7 @@ class Measurement:
         rows, targets = [], []
         for position in range(len(self.scores.targets)):
             values = self.scores.values[position]
-            labels = self.scores.members[position].astype(np.int64)
-            labels |= self.fold.astype(np.int64) << 1
+            labels = self.scores.members[position].view(np.uint8) | self.fold.view(np.uint8) << 1
             rows.append(sorted_keys(values, labels))
             release(values)
             targets.append(_one(rows[-1]))
@@ -204,6 +200,14 @@ class Measurement:
             balanced_accuracy=_half_sum(tpr, fpr),
             ppv_at_prior={f"{prior:g}": positive_predictive_value(tpr, fpr, prior) for prior in PRIORS},
         )
+
+
+@lru_cache(maxsize=4)
+def _half(seed: int, records: int) -> NDArray[np.bool_]:
+    half = np.zeros(records, np.bool_)
+    half[np.random.default_rng([seed, 1]).permutation(records)[: records // 2]] = True
+    half.flags.writeable = False
+    return half
 
 
 @dataclass(frozen=True, eq=False)

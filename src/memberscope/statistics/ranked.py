@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from memberscope.large import pieces
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -25,22 +27,30 @@ _GROUP = np.int64(~3)
 _PIECE = 1 << 15
 _SAMPLES = 16
 _BLOCK = 64
+_MARK = 64
 
 
-def sorted_keys(values: Floats, labels: Ints) -> Ints:
+def sorted_keys(values: Floats, labels: NDArray[np.uint8]) -> Ints:
     """The scored records' keys in order.
 
     Args:
         values: ``(N,)`` scores, NaN where there is none.
         labels: ``(N,)`` 1 for a member, plus 2 for a record of the half.
     """
-    missing = np.isnan(values)
-    if missing.any():
-        values, labels = values[~missing], labels[~missing]
-    keys = (values + 0.0).view(np.int64)
-    keys ^= (keys >> 63) & _MAGNITUDE
-    keys &= _GROUP
-    keys |= labels
+    keys = np.empty(len(values), np.int64)
+    filled = 0
+    for where in pieces(len(values)):
+        part, label = values[where], labels[where]
+        if np.isnan(part).any():
+            scored = ~np.isnan(part)
+            part, label = part[scored], label[scored]
+        # A zero has one sign only.
+        own = (part + 0.0).view(np.int64)
+        own ^= (own >> 63) & _MAGNITUDE
+        own &= _GROUP
+        np.bitwise_or(own, label, out=keys[filled : filled + len(own)])
+        filled += len(own)
+    keys = keys[:filled]
     keys.sort()
     return keys
 
@@ -184,12 +194,14 @@ def _block_counts(keys: Ints) -> NDArray[np.int32]:
     """Records of each label before every :data:`_BLOCK`-th and in all, ``(B + 1, 4)``."""
     whole = len(keys) // _BLOCK
     result = np.zeros((whole + 2, 4), np.int32)
-    for start in range(0, whole, _PIECE // _BLOCK):
-        stop = min(start + _PIECE // _BLOCK, whole)
-        # Four counters of 16 bits in one number.
-        ones = np.left_shift(1, (keys[start * _BLOCK : stop * _BLOCK] & 3) << 4).reshape(-1, _BLOCK).sum(axis=1)
-        for label in range(4):
-            result[start + 1 : stop + 1, label] = (ones >> (16 * label)) & 0xFFFF
+    for where in pieces(whole, _PIECE // _BLOCK):
+        part = keys[where.start * _BLOCK : where.stop * _BLOCK]
+        # A block's bits are one number of 64.
+        bits = [np.packbits((part & bit).astype(np.bool_)).view(np.uint64) for bit in (1, 2)]
+        both, member, half = (np.bitwise_count(x).astype(np.int32) for x in (bits[0] & bits[1], *bits))
+        counts = result[where.start + 1 : where.stop + 1]
+        counts[:, 0] = _BLOCK - member - half + both
+        counts[:, 1], counts[:, 2], counts[:, 3] = member - both, half - both, both
     result[whole + 1] = np.bincount(keys[whole * _BLOCK :] & 3, minlength=4)
     return np.cumsum(result, axis=0, dtype=np.int32)
 
@@ -239,39 +251,76 @@ class _State:
         new[0] = True
         np.not_equal(group[1:], group[:-1], out=new[1:])
         label = keys & 3
-        # Four running counts of 16 bits in one number: a piece of unequal scores is short enough for that.
+        total = np.bincount(label, minlength=4)
         if len(keys) < 1 << 16:
-            packed = np.left_shift(1, label << 4)
-            running = np.cumsum(packed)
-            running -= packed
-            starts = None if new.all() else np.flatnonzero(new)
-            if starts is not None:
-                running, group = running[starts], group[starts]
-            before = [((running >> (16 * number)) & 0xFFFF) for number in range(4)]
+            # Four running counts of 16 bits in one number.
+            ones = np.left_shift(1, label << 4)
+            packed = np.cumsum(ones)
+            packed -= ones
+            if new.all() and not self.only_places:
+                self._unequal(keys, group, packed, total, low)
+                return
+            starts = np.flatnonzero(new)
+            packed = packed[starts]
+            before = [_unpack(packed, number) for number in range(4)]
         else:
             starts = np.flatnonzero(new)
-            group = group[starts]
             before = [(np.cumsum(label == number) - (label == number))[starts] for number in range(4)]
-        ends = np.bincount(label, minlength=4)
-        self._walked(group, before, ends, low)
+        self._walked(group[starts], before, total, low)
 
     def _walked(self, group: Ints, before: list[Ints], total: Ints, low: Ints) -> None:
         """Groups of equal scores: records of each label before each within the piece, and the piece's totals."""
         if not self.only_places:
-            self._curves(group, before, low)
+            for half in (0, 1):
+                self._curve(half, group, before[2 * half + 1], before[2 * half], low)
             self._wins(before, total, low)
         self._places(group, before, total, low)
 
-    def _curves(self, group: Ints, before: list[Ints], low: Ints) -> None:
-        for half, (members, others) in enumerate(self.ranked.halves):
-            if not members or not others:
+    def _unequal(self, keys: Ints, group: Ints, packed: Ints, total: Ints, low: Ints) -> None:
+        """As :meth:`_walked` where all scores differ, with a fraction of the work."""
+        # Within a piece everything is a whole number below 2^53, and so exact in floating point, where sums are fast.
+        member = (keys & 1).astype(np.float64)
+        members = (((packed >> 16) + (packed >> 48)) & 0xFFFF).astype(np.float64)
+        others = np.arange(len(keys), dtype=np.float64)
+        others -= members
+        here, beaten = int(total[1] + total[3]), member * others
+        also, offset, base = len(keys) - here, int(low[0] + low[2]), int(low[1] + low[3])
+        wins = int(beaten.sum())
+        self.distinct += also
+        self.wins += 2 * (wins + offset * here)
+        if self.moments:
+            squares = int(np.dot(beaten, others))
+            self.member_squares += 4 * (squares + 2 * offset * wins + offset**2 * here)
+            beaten = members - member * members
+            losses, squares = int(beaten.sum()), int(np.dot(beaten, members))
+            self.other_squares += 4 * (squares + 2 * base * losses + base**2 * also)
+        # The best threshold is looked for only between marks that leave room for a better one.
+        marks = packed[::_MARK]
+        for half, (own, rest) in enumerate(self.ranked.halves):
+            if not own or not rest:
                 continue
-            tpr = 1 - (before[2 * half + 1] + low[2 * half + 1]) / members
-            tpr -= 1 - (before[2 * half] + low[2 * half]) / others
-            highest = float(tpr.max())
-            # Of equal ones the highest threshold, and none at all unless it is better than accusing nobody.
-            if highest > 0 and highest >= self.best[half][0]:
-                self.best[half] = highest, int(group[len(tpr) - 1 - int(np.argmax(tpr[::-1]))])
+            tpr = 1 - (_unpack(marks, 2 * half + 1) + low[2 * half + 1]) / own
+            fpr = 1 - (np.append(_unpack(marks, 2 * half), total[2 * half]) + low[2 * half]) / rest
+            best = max(self.best[half][0], float((tpr - fpr[:-1]).max()))
+            room = np.flatnonzero(tpr - fpr[1:] >= best - 1e-12)
+            index = (room[:, None] * _MARK + np.arange(_MARK)).ravel()
+            index = index[index < len(keys)]
+            if len(index):
+                chosen = packed[index]
+                self._curve(half, group[index], _unpack(chosen, 2 * half + 1), _unpack(chosen, 2 * half), low)
+        if self.asked(low, low + total):
+            self._places(group, [_unpack(packed, number) for number in range(4)], total, low)
+
+    def _curve(self, half: int, group: Ints, members: Ints, others: Ints, low: Ints) -> None:
+        own, rest = self.ranked.halves[half]
+        if not own or not rest:
+            return
+        gain = 1 - (members + low[2 * half + 1]) / own
+        gain -= 1 - (others + low[2 * half]) / rest
+        highest = float(gain.max())
+        # Of equal ones the highest threshold, and none at all unless it is better than accusing nobody.
+        if highest > 0 and highest >= self.best[half][0]:
+            self.best[half] = highest, int(group[len(gain) - 1 - int(np.argmax(gain[::-1]))])
 
     def _wins(self, before: list[Ints], total: Ints, low: Ints) -> None:
         members, others = before[1] + before[3], before[0] + before[2]
@@ -319,6 +368,10 @@ class _State:
             (places[0], places[1], places[2]),
             self.distinct,
         )
+
+
+def _unpack(packed: Ints, label: int) -> Ints:
+    return (packed >> (16 * label)) & 0xFFFF
 
 
 def _sizes(before: Ints, total: int) -> Ints:
