@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,6 +14,9 @@ from memberscope.data.membership import splits
 from memberscope.errors import ConfigError, nearest
 from memberscope.training.recipe import Recipe
 from memberscope.types import Dataset, Gate
+
+if TYPE_CHECKING:
+    from memberscope.training.engines import Engine
 
 Analysis = Literal["trajectory", "vulnerability", "outliers", "embedding", "attribution"]
 ANALYSES: tuple[Analysis, ...] = get_args(Analysis)
@@ -65,6 +68,9 @@ class PoolChoice(_Strict):
     share: float = Field(default=0.5, gt=0, lt=1, description="bernoulli: chance that a model trains on a record")
     population: int = Field(default=0, ge=0, description="records kept out of every model to calibrate attacks")
     validation: int = Field(default=0, ge=0, description="records kept out of the audit, for early stopping alone")
+    stack: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="fully connected nets trained at once in one task; auto: as many as pays"
+    )
 
 
 class AuditConfig(_Strict):
@@ -82,7 +88,11 @@ class AuditConfig(_Strict):
     )
     gate: list[Gate] = Field(default_factory=list)
     seed: int = Field(default=0, ge=0)
-    engine: Literal["serial", "processes"] = "processes"
+    engine: Literal["serial", "processes", "ray"] = "processes"
+    ray_address: str | None = Field(default=None, description="of engine ray: host:port, ray://host:port, auto, local")
+    gpus_per_model: float | None = Field(
+        default=None, ge=0, le=64, description="of engine ray: share of a GPU a task; one on cuda, else none"
+    )
     workers: int | None = Field(default=None, ge=1)
     device: str = "cpu"
     out: str | None = None
@@ -103,6 +113,8 @@ class AuditConfig(_Strict):
     def _one_source(self) -> AuditConfig:
         if (self.signals is None) == (self.data is None):
             raise ValueError("give either data (models are trained) or signals (saved outputs)")
+        if self.engine != "ray" and (self.ray_address is not None or self.gpus_per_model is not None):
+            raise ValueError("ray_address and gpus_per_model need engine: ray")
         if self.pool.design == "pairs" and self.pool.models % 2:
             raise ValueError(f"pool.design pairs needs an even number of models, not {self.pool.models}")
         return self
@@ -121,6 +133,15 @@ class AuditConfig(_Strict):
             return dataset, None
         apart = splits(len(dataset), validation=self.pool.validation, seed=self.seed)
         return dataset.take(apart.audit), dataset.take(apart.validation)
+
+    def make_engine(self) -> str | Engine:
+        """Who trains and asks the models."""
+        if self.engine != "ray":
+            return self.engine
+        from memberscope.training.engines import Ray
+
+        share = self.gpus_per_model
+        return Ray(self.workers, self.ray_address, float(self.device != "cpu") if share is None else share)
 
     def chosen_analyses(self) -> tuple[Analysis, ...]:
         """Names of the analyses to make."""

@@ -6,11 +6,13 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from memberscope import __version__
@@ -22,6 +24,9 @@ from memberscope.data.membership import bernoulli, complementary_pairs, splits
 from memberscope.errors import ConfigError
 from memberscope.run_folder import write_run
 from memberscope.signals.load import load_signals
+from memberscope.training.engines import Engine, get_engine, session
+from memberscope.training.recipe import Recipe
+from memberscope.training.rows import Shard, check_shard, tasks_of
 from memberscope.types import Dataset, Findings, Gate, Pool, Signals
 
 
@@ -126,12 +131,11 @@ def run(
     if config.signals is not None:
         path = Path(config.signals)
         signals = load_signals(path if path.exists() or base is None else base / path)
+        engine: str | Engine = "serial"
     else:
-        if out is None:
-            raise ConfigError(
-                "a folder for the pool and the report", "no 'out'", "Add 'out: runs/NAME' or pass --out runs/NAME."
-            )
-        pool, signals, dataset, made = _train(config, base or Path(), out, clock, quiet)
+        out, engine = _folder(config), config.make_engine()
+        with session(get_engine(engine, config.workers), config.trained_recipe().threads):
+            pool, signals, dataset, made = _train(config, engine, base or Path(), out, clock, quiet)
         facts |= made
     plan = Plan(
         config.name or "audit",
@@ -144,7 +148,7 @@ def run(
     with clock("audit"), threadpool_limits(1, "openmp"):
         found = examine(signals, plan, dataset=dataset, quiet=quiet)
     folder = None if out is None else out / "features"
-    material = Material(dataset, pool, folder, config.device, config.engine, config.workers)
+    material = Material(dataset, pool, folder, config.device, engine, config.workers)
     with clock("analyses"):
         found = _with_analyses(found, signals, material, config.chosen_analyses(), config.seed, quiet)
     found = _with_times(found, clock)
@@ -153,16 +157,97 @@ def run(
     return found.findings
 
 
-def _train(
-    config: AuditConfig, base: Path, out: Path, clock: _Clock, quiet: bool
-) -> tuple[Pool, Signals, Dataset, dict[str, dict[str, Any]]]:
-    """Load the data, train the pool and collect its signals; whatever is finished already is kept."""
-    from memberscope.signals.collect import collect
-    from memberscope.training.pool import read_metrics, train_pool
+def run_shard(config: AuditConfig, shard: Shard, *, base: Path | None = None, quiet: bool = True) -> dict[str, Any]:
+    """Train and ask the models of one shard, beside other processes with the same folder and other shards.
 
+    Args:
+        config: as for every shard and for the audit itself.
+        shard: ``(i, n)``, 1 <= i <= n.
+        base: where relative paths are sought beside the working directory.
+        quiet: show no progress.
+
+    Returns:
+        ``shard``, ``models`` of the shard, ``untrained`` and ``unasked`` of the whole pool, and a ``sentence`` on
+        what is still missing. The audit without a shard does the rest and trains nothing once all are done.
+
+    Raises:
+        MemberscopeError: what was expected, what came, what to do.
+    """
+    from memberscope.signals.ask import answers_path
+    from memberscope.signals.collect import collect
+    from memberscope.training.pool import missing_models, train_pool
+
+    check_shard(shard)
+    if config.data is None:
+        raise ConfigError("a configuration with data for a shard", "saved signals", "Leave --shard out.")
+    out, engine = _folder(config), config.make_engine()
+    work = _prepare(config, base or Path())
+    with session(get_engine(engine, config.workers), work.recipe.threads):
+        pool = train_pool(
+            work.dataset,
+            work.members,
+            work.recipe,
+            seed=config.seed,
+            folder=out / "pool",
+            engine=engine,
+            workers=config.workers,
+            device=config.device,
+            quiet=quiet,
+            validation=work.validation,
+            shard=shard,
+        )
+        collect(
+            pool,
+            work.dataset,
+            folder=out / "signals",
+            engine=engine,
+            workers=config.workers,
+            population=work.population,
+            device=config.device,
+            quiet=quiet,
+            shard=shard,
+        )
+    own = sum(len(task) for task in tasks_of(pool.manifest["plan"]["tasks"], shard))
+    untrained = missing_models(pool.folder, len(pool))
+    unasked = [row for row in range(len(pool)) if not answers_path(out / "signals" / "logits", row).exists()]
+    name = f"{shard[0]}/{shard[1]}"
+    done = f"Shard {name} is done: {own} of the {len(pool)} models are its own."
+    if unasked:
+        left = f"Still missing: {len(untrained)} models to train and {len(unasked)} to ask, which other shards do;"
+        sentence = f"{done} {left} after them run the same command without --shard."
+    else:
+        sentence = f"{done} Nothing is missing: run the same command without --shard for the findings."
+    return {
+        "shard": name,
+        "models": own,
+        "untrained": len(untrained),
+        "unasked": len(unasked),
+        "sentence": sentence,
+    }
+
+
+def _folder(config: AuditConfig) -> Path:
+    if config.out is None:
+        raise ConfigError(
+            "a folder for the pool and the report", "no 'out'", "Add 'out: runs/NAME' or pass --out runs/NAME."
+        )
+    return Path(config.out)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a pool is trained on."""
+
+    dataset: Dataset
+    validation: Dataset | None
+    recipe: Recipe
+    members: NDArray[np.bool_]
+    population: NDArray[np.bool_]
+
+
+def _prepare(config: AuditConfig, base: Path) -> _Work:
     recipe = config.trained_recipe()
-    with clock("load"):
-        dataset, validation = config.load_records(base)
+    dataset, validation = config.load_records(base)
     shape = dataset.inputs.shape[1:]
     recipe.check_inputs(shape, dataset.classes)
     choice = config.pool
@@ -176,27 +261,40 @@ def _train(
         members[:, audited] = complementary_pairs(choice.models, len(audited), config.seed)
     else:
         members[:, audited] = bernoulli(choice.models, len(audited), choice.share, config.seed)
+    return _Work(dataset, validation, recipe, members, population)
+
+
+def _train(
+    config: AuditConfig, engine: str | Engine, base: Path, out: Path, clock: _Clock, quiet: bool
+) -> tuple[Pool, Signals, Dataset, dict[str, dict[str, Any]]]:
+    """Load the data, train the pool and collect its signals; whatever is finished already is kept."""
+    from memberscope.signals.collect import collect
+    from memberscope.training.pool import read_metrics, train_pool
+
+    with clock("load"):
+        work = _prepare(config, base)
+    dataset, recipe = work.dataset, work.recipe
     with clock("train"):
         pool = train_pool(
             dataset,
-            members,
+            work.members,
             recipe,
             seed=config.seed,
             folder=out / "pool",
-            engine=config.engine,
+            engine=engine,
             workers=config.workers,
             device=config.device,
             quiet=quiet,
-            validation=validation,
+            validation=work.validation,
         )
     with clock("collect"):
         signals = collect(
             pool,
             dataset,
             folder=out / "signals",
-            engine=config.engine,
+            engine=engine,
             workers=config.workers,
-            population=population,
+            population=work.population,
             device=config.device,
             quiet=quiet,
         )
@@ -208,7 +306,7 @@ def _train(
         dataset,
         {
             "model": {"recipe": recipe.as_json()},
-            "cost": {"models_trained": choice.models, "epochs": recipe.epochs},
+            "cost": {"models_trained": config.pool.models, "epochs": recipe.epochs},
             "run": _versions() | {"plan": pool.manifest["plan_hash"]},
         },
     )

@@ -21,6 +21,7 @@ from memberscope.errors import MemberscopeError, SignalsError
 from memberscope.progress import progress
 from memberscope.signals.derive import resolution
 from memberscope.signals.references import design
+from memberscope.training.engines import Engine
 from memberscope.training.traces import Traces
 from memberscope.types import Dataset, Pool, Signals
 from memberscope.types.analyses import Analyses, Embedding
@@ -59,7 +60,7 @@ class Material:
     pool: Pool | None = None
     folder: Path | None = None
     device: str = "cpu"
-    engine: str = "serial"
+    engine: str | Engine = "serial"
     workers: int | None = None
 
 

@@ -78,6 +78,10 @@ def audit(
     data: Annotated[
         Path | None, typer.Option(help="Where the data of the configuration lie.", show_default=False)
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Only train and ask every N-th model, from the I-th.", show_default=False),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -88,9 +92,13 @@ def audit(
       memberscope audit examples/location30.yaml
       memberscope audit --signals outputs.npz --target 0 --gate 'tpr@0.01<0.05'
       memberscope audit --signals outputs.npz --json > findings.json
+      memberscope audit examples/location30.yaml --shard 2/8
     """
-    from memberscope.cli.show import finish, run_audit
+    from memberscope.cli.show import audit_shard, finish, run_audit
 
+    if shard is not None:
+        audit_shard(config, shard, out=out, seed=seed, workers=workers, data=data, json=json, quiet=quiet)
+        return
     findings, folder = run_audit(
         config,
         signals,

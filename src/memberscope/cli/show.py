@@ -104,6 +104,35 @@ def run_audit(
     return run(AuditConfig.parse(values), base=base, quiet=quiet), folder if keep else None
 
 
+def audit_shard(
+    config: Path | None,
+    shard: str,
+    *,
+    out: Path | None,
+    seed: int | None,
+    workers: int | None,
+    data: Path | None,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Do one shard of an audit's training and asking, and say what is still missing."""
+    from memberscope.config import AuditConfig
+    from memberscope.run import run_shard
+    from memberscope.training.rows import parse_shard
+
+    part = parse_shard(shard)
+    if config is None:
+        raise ConfigError("a configuration with --shard", "none", "Run 'memberscope audit CONFIG.yaml --shard 1/8'.")
+    read = AuditConfig.read(config)
+    values = read.model_dump()
+    values["out"] = str(out or read.out or Path("runs") / (read.name or config.stem))
+    values |= {key: value for key, value in {"seed": seed, "workers": workers}.items() if value is not None}
+    if data is not None and values["data"]:
+        values["data"]["path"] = str(data)
+    state = run_shard(AuditConfig.parse(values), part, base=config.parent, quiet=quiet)
+    typer.echo(json_module.dumps(state, indent=1) if json else state["sentence"])
+
+
 def finish(findings: Findings, folder: Path | None, *, json: bool) -> None:
     """Print the findings and leave with the verdict's status."""
     if json:
