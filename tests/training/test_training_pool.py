@@ -343,3 +343,30 @@ def test_nothing_that_could_run_code_is_written(make: Make) -> None:
         "best_epoch",
         "privacy",
     }
+
+
+@pytest.mark.parametrize("stack", [1, 2])
+def test_a_pool_stopped_early_is_the_beginning_of_the_whole_one(
+    make: Make, members: NDArray[np.bool_], tmp_path: Path, stack: int
+) -> None:
+    whole = make(folder=tmp_path / "whole", stack=stack)
+    begun = make(folder=tmp_path / "grown", stack=stack, until=3)
+    assert len(begun) == 3
+    assert (begun.members == members[:3]).all()
+    # A stack is trained whole: its fourth model is there for later, and not part of the pool yet.
+    assert sorted(files(tmp_path / "grown")) == [f"{row:05d}.safetensors" for row in range(3 if stack == 1 else 4)]
+    loaded = load_pool(tmp_path / "grown")
+    assert len(loaded) == 3 and loaded.manifest["files"] == begun.manifest["files"]
+    before = stamps(tmp_path / "grown")
+    grown = make(folder=tmp_path / "grown", stack=stack)
+    assert grown.manifest == whole.manifest
+    assert stamps(tmp_path / "grown").items() >= before.items()
+    # Asked for fewer again, nothing that is there is forgotten.
+    assert len(make(folder=tmp_path / "grown", stack=stack, until=2)) == 2
+    assert len(load_pool(tmp_path / "grown")) == len(members)
+
+
+@pytest.mark.parametrize("until", [0, 7])
+def test_a_pool_cannot_be_stopped_outside_its_models(make: Make, until: int) -> None:
+    with pytest.raises(ConfigError, match="until from 1 to the 6 models"):
+        make(until=until)

@@ -64,6 +64,7 @@ def train_pool(
     difficulty: NDArray[np.float64] | None = None,
     stack: int | None = None,
     shard: Shard | None = None,
+    until: int | None = None,
 ) -> Pool:
     """Train one model a row of ``members``; killed at any instant and called again, it goes on.
 
@@ -84,9 +85,12 @@ def train_pool(
             pool in ``folder`` was begun with. Part of the plan, as is what becomes of ``auto`` in the recipe.
         shard: ``(i, n)``, 1 <= i <= n: train every n-th task of the plan, from the i-th, beside processes that
             train the other shards in the same folder, on this machine or others. Not part of the plan.
+        until: stop when so many models, the first of the plan, are there: a pool that may grow later, by a larger
+            number or none. Not part of the plan.
 
     Returns:
-        The finished pool; of a shard the pool as it is, whose manifest has ``files`` when all models are there.
+        The finished pool; of a shard the pool as it is, whose manifest has ``files`` when all models are there; with
+        ``until`` the pool of the first so many models.
 
     Raises:
         DataError: a validation split that does not fit the records or holds some of them.
@@ -98,6 +102,8 @@ def train_pool(
     """
     folder, runner = Path(folder), get_engine(engine, workers)
     check_shard(shard)
+    if until is not None and not 1 <= until <= len(members):
+        raise ConfigError(f"until from 1 to the {len(members)} models of the pool", str(until), "Change it.")
     if type(seed) is not int or seed < 0:
         raise ConfigError("a seed as a whole number of at least 0", repr(seed), "Give for example seed=0.")
     recipe.check_inputs(dataset.inputs.shape[1:], dataset.classes)
@@ -123,7 +129,8 @@ def train_pool(
                 plan["tasks"] = begun["plan"]["tasks"]
             pool = Pool(folder, pool.members, recipe.as_json(), {})
             manifest = _open(pool, plan, dataset, environment, shard)
-        own = tasks_of(plan["tasks"], shard)
+        wanted = len(pool) if until is None else until
+        own = [task for task in tasks_of(plan["tasks"], shard) if min(task) < wanted]
         rows = [row for task in own for row in task]
         done = {row: sidecar["sha256"] for row in rows if (sidecar := _finished(pool, row, manifest))}
         if len(done) < len(rows):
@@ -143,19 +150,20 @@ def train_pool(
                         len(done),
                         f"(model {row}: train {metrics.train_accuracy:.1%}, held out {metrics.held_out_accuracy:.1%})",
                     )
-        if not missing_models(folder, len(pool)):
+        if not missing_models(folder, wanted):
             # Of several shards, whoever finds all models there; what each of them writes is the same.
-            others = {row: _finished(pool, row, manifest) for row in range(len(pool)) if row not in done}
+            listed = max(wanted, len(manifest.get("files", ())))
+            others = {row: _finished(pool, row, manifest) for row in range(listed) if row not in done}
             done |= {row: sidecar["sha256"] for row, sidecar in others.items() if sidecar}
-            files = {pool.model_path(row).name: done[row] for row in range(len(pool))}
+            files = {pool.model_path(row).name: done[row] for row in range(listed)}
             if manifest.get("files") != files:
                 manifest = {**manifest, "files": files}
                 write_json(folder / "manifest.json", manifest)
-    return Pool(folder, pool.members, pool.recipe, manifest)
+    return Pool(folder, pool.members[:wanted], pool.recipe, manifest)
 
 
 def load_pool(folder: Path | str, *, verify: bool = True) -> Pool:
-    """A finished pool.
+    """A finished pool, or the first models of one that was stopped early.
 
     Args:
         folder: what ``train_pool`` wrote.
@@ -184,8 +192,8 @@ def load_pool(folder: Path | str, *, verify: bool = True) -> Pool:
             "another content",
             "Restore the file, or train the pool again.",
         )
-    pool = Pool(folder, members, manifest["plan"]["recipe"], manifest)
-    for row in range(models):
+    pool = Pool(folder, members[: len(manifest["files"])], manifest["plan"]["recipe"], manifest)
+    for row in range(len(pool)):
         model = pool.model_path(row)
         if verify:
             check_file(model, manifest["files"].get(model.name, "not listed"))
