@@ -72,6 +72,11 @@ class PoolChoice(_Strict):
         default="auto", description="fully connected nets trained at once in one task; auto: as many as pays"
     )
 
+    @property
+    def stacked(self) -> int | None:
+        """``stack`` as ``train_pool`` takes it."""
+        return None if self.stack == "auto" else self.stack
+
 
 class AuditConfig(_Strict):
     """Everything an audit is run from."""

@@ -195,6 +195,7 @@ def run_shard(config: AuditConfig, shard: Shard, *, base: Path | None = None, qu
             quiet=quiet,
             validation=work.validation,
             shard=shard,
+            stack=config.pool.stacked,
         )
         collect(
             pool,
@@ -286,6 +287,7 @@ def _train(
             device=config.device,
             quiet=quiet,
             validation=work.validation,
+            stack=config.pool.stacked,
         )
     with clock("collect"):
         signals = collect(
@@ -305,7 +307,7 @@ def _train(
         signals,
         dataset,
         {
-            "model": {"recipe": recipe.as_json()},
+            "model": {"recipe": pool.recipe, "mode": pool.manifest.get("mode", "one model at a time")},
             "cost": {"models_trained": config.pool.models, "epochs": recipe.epochs},
             "run": _versions() | {"plan": pool.manifest["plan_hash"]},
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,10 @@ data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, 
 app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else on standard output.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"] | None,
+    typer.Option(help="Of the training; default: the recipe's, there auto.", show_default=False),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
@@ -44,6 +48,7 @@ def _options(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
+    precision: Precision = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -53,7 +58,7 @@ def demo(
     """
     from memberscope.cli.show import finish, run_demo
 
-    finish(run_demo(out, quiet=quiet), out, json=json)
+    finish(run_demo(out, precision=precision, quiet=quiet), out, json=json)
 
 
 @app.command()
@@ -78,6 +83,7 @@ def audit(
     data: Annotated[
         Path | None, typer.Option(help="Where the data of the configuration lie.", show_default=False)
     ] = None,
+    precision: Precision = None,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Only train and ask every N-th model, from the I-th.", show_default=False),
@@ -97,7 +103,9 @@ def audit(
     from memberscope.cli.show import audit_shard, finish, run_audit
 
     if shard is not None:
-        audit_shard(config, shard, out=out, seed=seed, workers=workers, data=data, json=json, quiet=quiet)
+        audit_shard(
+            config, shard, out=out, seed=seed, workers=workers, data=data, precision=precision, json=json, quiet=quiet
+        )
         return
     findings, folder = run_audit(
         config,
@@ -109,6 +117,7 @@ def audit(
         seed=seed,
         workers=workers,
         data=data,
+        precision=precision,
         write=not json or out is not None,
         quiet=quiet,
     )
@@ -140,6 +149,7 @@ def study(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn at random.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that train; default: one a core.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the study's.", show_default=False)] = None,
+    precision: Precision = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -156,7 +166,7 @@ def study(
 
     run(
         what, scale=scale, data=data, seeds=seeds, rows=rows or [], out=out, seed=seed, workers=workers,
-        device=device, json=json, quiet=quiet,
+        device=device, precision=precision, json=json, quiet=quiet,
     )  # fmt: skip
 
 

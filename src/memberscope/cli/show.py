@@ -42,12 +42,16 @@ def parse_gate(text: str) -> Gate:
         ) from error
 
 
-def run_demo(out: Path, *, quiet: bool) -> Findings:
+def run_demo(out: Path, *, precision: str | None = None, quiet: bool) -> Findings:
     """The demonstration's findings."""
+    from memberscope.config import AuditConfig
     from memberscope.run import audit
 
     with as_file(files("memberscope.cli") / "demo.yaml") as path:
-        return audit(path, out=out, quiet=quiet)
+        values = AuditConfig.read(path).model_dump()
+    if precision is not None:
+        values["recipe"]["precision"] = precision
+    return audit(values, out=out, quiet=quiet)
 
 
 def run_audit(
@@ -61,6 +65,7 @@ def run_audit(
     seed: int | None,
     workers: int | None,
     data: Path | None,
+    precision: str | None = None,
     write: bool,
     quiet: bool,
 ) -> tuple[Findings, Path | None]:
@@ -101,6 +106,10 @@ def run_audit(
         if not values.get("data"):
             raise ConfigError("--data with a configuration that has data", "none", "Leave --data out.")
         values["data"]["path"] = str(data)
+    if precision is not None:
+        if not values.get("data"):
+            raise ConfigError("--precision with a configuration that trains", "saved outputs", "Leave --precision out.")
+        values["recipe"]["precision"] = precision
     return run(AuditConfig.parse(values), base=base, quiet=quiet), folder if keep else None
 
 
@@ -112,6 +121,7 @@ def audit_shard(
     seed: int | None,
     workers: int | None,
     data: Path | None,
+    precision: str | None = None,
     json: bool,
     quiet: bool,
 ) -> None:
@@ -129,6 +139,8 @@ def audit_shard(
     values |= {key: value for key, value in {"seed": seed, "workers": workers}.items() if value is not None}
     if data is not None and values["data"]:
         values["data"]["path"] = str(data)
+    if precision is not None:
+        values["recipe"]["precision"] = precision
     state = run_shard(AuditConfig.parse(values), part, base=config.parent, quiet=quiet)
     typer.echo(json_module.dumps(state, indent=1) if json else state["sentence"])
 

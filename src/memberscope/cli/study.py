@@ -29,6 +29,7 @@ def study(
     seed: int | None,
     workers: int | None,
     device: str | None,
+    precision: str | None = None,
     json: bool,
     quiet: bool,
 ) -> None:
@@ -43,6 +44,8 @@ def study(
     given = {"seed": seed, "workers": workers, "device": device}
     if changes := {key: value for key, value in given.items() if value is not None}:
         config = config.changed(**changes)
+    if precision is not None:
+        config = config.changed(recipe=config.recipe | {"precision": precision})
     folder = out or Path("runs") / f"study-{config.name}-{config.scale}"
     result = run_study(config, folder, base=base, quiet=quiet)
     if json:

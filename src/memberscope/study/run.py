@@ -104,7 +104,11 @@ class _Work:
         if path.exists() and (kept := read_json(path)).get("key") == key:
             return [StudyRow.model_validate(row) for row in kept["rows"]]
         facts: dict[str, dict[str, Any]] = {
-            "model": {"recipe": pool.recipe, "defence": defence.does},
+            "model": {
+                "recipe": pool.recipe,
+                "mode": pool.manifest.get("mode", "one model at a time"),
+                "defence": defence.does,
+            },
             "cost": {"models_trained": len(pool)},
             "run": {"memberscope": __version__, "plan": pool.manifest["plan_hash"]},
         }
