@@ -72,6 +72,24 @@ def test_the_same_bytes_on_every_engine_and_nothing_twice(pool: Pool, images: Da
         assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
+def test_signals_grow_with_a_pool_that_was_stopped_early(
+    images: Dataset, members: NDArray[np.bool_], tmp_path: Path
+) -> None:
+    recipe = Recipe.parse({"model": {"name": "fcn", "widths": [8]}, "epochs": 1})
+
+    def grown(until: int | None) -> Pool:
+        return train_pool(images, members, recipe, folder=tmp_path / "pool", quiet=True, until=until)
+
+    begun = collect(grown(2), images, folder=tmp_path / "signals", quiet=True)
+    assert len(begun) == 2 and begun.members.tolist() == members[:2].tolist()
+    before = stamps(tmp_path / "signals" / "logits")
+    whole = collect(grown(None), images, folder=tmp_path / "signals", quiet=True)
+    assert len(whole) == len(members) and whole.fingerprint != begun.fingerprint
+    assert stamps(tmp_path / "signals" / "logits").items() >= before.items()
+    fresh = collect(grown(None), images, folder=tmp_path / "fresh", quiet=True)
+    assert fresh.fingerprint == whole.fingerprint
+
+
 def test_a_killed_collection_goes_on(pool: Pool, images: Dataset, tmp_path: Path) -> None:
     whole = collect(pool, images, folder=tmp_path, quiet=True).fingerprint
     before = stamps(tmp_path)

@@ -116,9 +116,10 @@ def collect(
     with writer_lock(folder, part_of(shard)):
         if shard is None:
             clear_leftovers(folder)
-        rows = [row for task in tasks_of(pool.manifest["plan"]["tasks"], shard) for row in task]
+        # A pool that was stopped early has fewer models than its plan.
+        rows = [row for task in tasks_of(pool.manifest["plan"]["tasks"], shard) for row in task if row < len(pool)]
         done = ask_models(question, pool, rows, runner, quiet=quiet)
-        if "files" not in pool.manifest:
+        if len(pool.manifest.get("files", ())) < len(pool):
             return None
         # Of several shards, whoever finds all answers there; what each of them writes is the same.
         for row in set(range(len(pool))) - done.keys():
