@@ -7,20 +7,25 @@ saturation of a float32 softmax.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memberscope.errors import SignalsError
-from memberscope.files import read_npy, sha256_arrays, sha256_json, write_npy
+from memberscope.files import atomic, read_npy, sha256_arrays, sha256_json
+from memberscope.large import IN_MEMORY, in_threads, release, threads, working_array
+from memberscope.signals.once import CHAIN, Scalars, scalars_row
 from memberscope.types import Signals
 
 Floats = NDArray[np.float64]
 
 # Part of every cache key: raise it when a formula below changes.
-VERSION = 2
+VERSION = 3
 
 # Numbers in float64 per piece: large enough that Python costs nothing, small enough to stay in cache.
 _PIECE = 1 << 17
@@ -84,18 +89,23 @@ def scaled_logits_row(
     _needs_scores(signals)
     if not 0 < temperature < np.inf:
         raise SignalsError("a temperature above 0", f"{temperature}", "Choose a positive temperature.")
-    floor = resolution(signals) if signals.kind == "probabilities" else 0.0
     result = np.empty(signals.outputs[row].shape[:2] if records is None else (len(records), 1))
+    _fill_row(signals, row, {temperature: result}, records)
+    return result
+
+
+def _fill_row(signals: Signals, row: int, phi: dict[float, Floats], records: NDArray[np.int64] | None = None) -> None:
+    """Write one model's φ at each temperature into the arrays given."""
+    if signals.kind == "logits":
+        together = [temperature for temperature in phi if temperature in CHAIN]
+        for temperatures in ([together] if together else []) + [[t] for t in phi if t not in together]:
+            scalars_row(signals, row, temperatures, Scalars(phi), records)
+        return
+    floor = resolution(signals)
     for where, values, label in _pieces(signals, row, records):
         index = np.broadcast_to(label[:, None], values.shape[1:])
-        if signals.kind == "probabilities":
-            result[where] = _from_probabilities(values, index, temperature, floor)
-        else:
-            if temperature != 1:
-                values /= temperature
-            own = _split(values, index, -np.inf)
-            result[where] = own - _log_sum(values)
-    return result
+        for temperature, result in phi.items():
+            result[where] = _from_probabilities(values.copy(), index, temperature, floor)
 
 
 def _from_probabilities(p: Floats, index: NDArray[np.int64], temperature: float, floor: float) -> Floats:
@@ -151,28 +161,103 @@ def saturated_share(signals: Signals, row: int) -> float:
 
 
 def scaled_logits(signals: Signals, temperature: float = 1.0) -> Floats:
-    """φ of every model, ``(M, N, Q)`` float64, cached in memory and, if the signals have a folder, on disk."""
+    """φ of every model, ``(M, N, Q)`` float64, cached and, if the signals have a folder, kept on disk.
+
+    In memory, or a memory map where it is large.
+    """
     key = ("phi", float(temperature))
     if key not in signals.cache:
-        signals.cache[key] = _load_or_compute(signals, float(temperature))
+        with signals.cache.setdefault(("deriving",), threading.RLock()):
+            prepare(signals, [float(temperature)])
     values: Floats = signals.cache[key]
     return values
 
 
-def _load_or_compute(signals: Signals, temperature: float) -> Floats:
-    path = None
-    if signals.folder is not None:
-        content = signals.fingerprint or sha256_arrays(*signals.outputs)
-        name = sha256_json([VERSION, content, sha256_arrays(signals.labels), signals.kind, temperature])
-        path = signals.folder / "derived" / f"phi-{name[:24]}.npy"
-        if path.exists():
-            return read_npy(path)
-    values = np.empty((len(signals), *signals.outputs[0].shape[:2]))
-    for row, result in enumerate(values):
-        result[:] = scaled_logits_row(signals, row, temperature)
-    if path is not None:
-        write_npy(path, values)
-    return values
+def prepare(signals: Signals, temperatures: Sequence[float], targets: Sequence[int] = ()) -> None:
+    """Derive all that is asked for in one pass over the outputs, in threads, and cache it.
+
+    Args:
+        signals: scores or logits.
+        temperatures: at which φ of every model is wanted.
+        targets: rows of which the highest class, entropies and correctness are wanted too (of logits; what other
+            outputs say is derived when it is asked for).
+    """
+    _needs_scores(signals)
+    shape = (len(signals), *signals.outputs[0].shape[:2])
+    paths = {t: _kept(signals, t) for t in dict.fromkeys(temperatures) if ("phi", t) not in signals.cache}
+    for t, path in list(paths.items()):
+        if path is not None and path.exists():
+            found = read_npy(path, mmap=np.prod(shape) * 8 > IN_MEMORY)
+            signals.cache["phi", t] = found
+            del paths[t]
+    fused = signals.kind == "logits"
+    rows = [row for row in targets if fused and row not in signals.cache.get(("rows",), {})]
+    if not paths and not rows:
+        return
+    phi = {t: working_array(shape, np.float64, signals.folder) for t in paths}
+    extra = {
+        name: working_array((len(rows), *shape[1:]), np.bool_ if name == "correct" else np.float64, signals.folder)
+        for name in ("confidence", "entropy", "modified", "correct")
+    }
+    place = {row: i for i, row in enumerate(rows)}
+
+    def derive(row: int) -> None:
+        own = {t: values[row] for t, values in phi.items()}
+        if row in place:
+            own.setdefault(1.0, np.empty(shape[1:]))
+            into = Scalars(own, **{name: values[place[row]] for name, values in extra.items()})
+            scalars_row(signals, row, [t for t in own if t in CHAIN], into)
+            if into.faint:
+                extra["confidence"][place[row], into.faint] = _confidence(signals, row)[into.faint]
+                extra["modified"][place[row], into.faint] = _modified(signals, row)[into.faint]
+            own = {t: values for t, values in own.items() if t not in CHAIN}
+        if own:
+            _fill_row(signals, row, own)
+        for values in phi.values():
+            release(values[row])
+        if row in place:
+            for values in extra.values():
+                release(values[place[row]])
+
+    if signals.kind == "probabilities":
+        resolution(signals)
+    wanted = range(len(signals)) if phi else rows
+    for _ in in_threads(derive, wanted, threads(signals.outputs[0].size)):
+        pass
+    for t, path in paths.items():
+        signals.cache["phi", t] = phi[t]
+        if path is not None:
+            _keep(path, phi[t])
+    signals.cache.setdefault(("rows",), {}).update(
+        {row: {name: values[i] for name, values in extra.items()} for row, i in place.items()}
+    )
+
+
+def _kept(signals: Signals, temperature: float) -> Path | None:
+    """Where φ lies on disk if the signals have a folder."""
+    if signals.folder is None:
+        return None
+    content = signals.fingerprint or sha256_arrays(*signals.outputs)
+    name = sha256_json([VERSION, content, sha256_arrays(signals.labels), signals.kind, temperature])
+    return signals.folder / "derived" / f"phi-{name[:24]}.npy"
+
+
+def _keep(path: Path, values: Floats) -> None:
+    """Write ``(M, N, Q)`` φ row by row: it may be larger than memory."""
+    with atomic(path) as file:
+        np.lib.format.write_array_header_1_0(
+            file,
+            {"descr": "<f8", "fortran_order": False, "shape": values.shape},
+        )
+        for row in values:
+            file.write(row.data)
+            release(row)
+
+
+def _derived(signals: Signals, row: int, name: str) -> NDArray[Any] | None:
+    """What :func:`prepare` has derived of a row, None if it has not."""
+    known: NDArray[Any] | None = signals.cache.get(("rows",), {}).get(row, {}).get(name)
+    return known
 
 
 def log_probability(phi: Floats) -> Floats:
@@ -194,6 +279,8 @@ def correct_row(signals: Signals, row: int) -> NDArray[np.bool_]:
     """Whether one model's predicted class is the label, ``(N, Q)``; a tie counts for the lower class."""
     if signals.kind == "labels":
         return np.asarray(signals.outputs[row] == signals.labels[:, None])
+    if (known := _derived(signals, row, "correct")) is not None:
+        return known
     source = signals.outputs[row]
     if source.shape[2] == 1:
         threshold = 0.5 if signals.kind == "probabilities" else 0.0
@@ -247,6 +334,11 @@ def _distributions(signals: Signals, row: int) -> Iterator[_Distribution]:
 
 def confidence_row(signals: Signals, row: int) -> Floats:
     """log of the highest class probability against all others, ``(N, Q)``: max p on a scale that never saturates."""
+    known = _derived(signals, row, "confidence")
+    return _confidence(signals, row) if known is None else known
+
+
+def _confidence(signals: Signals, row: int) -> Floats:
     result = np.empty(signals.outputs[row].shape[:2])
     for d in _distributions(signals, row):
         result[d.where] = d.of(d.log_p, d.top) - d.of(d.log_rest, d.top)
@@ -255,6 +347,8 @@ def confidence_row(signals: Signals, row: int) -> Floats:
 
 def entropy_row(signals: Signals, row: int) -> Floats:
     """Shannon entropy of the predicted distribution in nats, ``(N, Q)``."""
+    if (known := _derived(signals, row, "entropy")) is not None:
+        return known
     result = np.empty(signals.outputs[row].shape[:2])
     for d in _distributions(signals, row):
         result[d.where] = -(d.p * d.log_p).sum(axis=0)
@@ -263,6 +357,11 @@ def entropy_row(signals: Signals, row: int) -> Floats:
 
 def modified_entropy_row(signals: Signals, row: int) -> Floats:
     """Modified entropy, ``(N, Q)``: −(1−p_y) log p_y − Σ_{k≠y} p_k log(1−p_k) (Song & Mittal 2021, eq. 7)."""
+    known = _derived(signals, row, "modified")
+    return _modified(signals, row) if known is None else known
+
+
+def _modified(signals: Signals, row: int) -> Floats:
     result = np.empty(signals.outputs[row].shape[:2])
     for d in _distributions(signals, row):
         own = -np.exp(d.of(d.log_rest, d.label)) * d.of(d.log_p, d.label)
