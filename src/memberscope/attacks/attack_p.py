@@ -46,14 +46,48 @@ class AttackP(Attack):
         if signals.population.any():
             _percentiles(phi, group, np.ones(len(phi), np.bool_), signals.population, result)
             return result
-        fold = rng.permutation(signals.records) % self.folds
+        fold = (rng.permutation(signals.records) % self.folds).astype(np.int16)
+        lots = rng.random(signals.records)
         # Equal values get different percentiles in different folds, a little lower for members; so ties are
         # broken by lot before.
-        order = np.lexsort((rng.random(signals.records), phi))
-        phi[order] = np.arange(signals.records)
+        order = np.argsort(phi)
+        equal = phi[order[1:]] == phi[order[:-1]]
+        if equal.any():
+            order = np.lexsort((lots, phi))
+        small = np.int16 if group.max() < 1 << 15 else np.int64
+        order = order[np.argsort(group[order].astype(small), kind="stable")]
+        return self._in_folds(order, group[order], fold[order], ~signals.members[target][order])
+
+    def _in_folds(
+        self, order: NDArray[np.int64], group: NDArray[np.int64], fold: NDArray[np.int16], known: NDArray[np.bool_]
+    ) -> Floats:
+        """Percentiles of records that come group by group from the worst to the best fitted."""
+        result = np.full(len(order), np.nan)
+        starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+        sizes = np.diff(np.append(starts, len(group)))
+        # Held-out records below each one in its group: all, less those of its own fold.
+        below, total = _below(known, starts, sizes)
         for part in range(self.folds):
-            _percentiles(phi, group, fold == part, (fold != part) & ~signals.members[target], result)
+            scored = fold == part
+            own, mine = _below(known & scored, starts, sizes)
+            count = (total - mine)[scored]
+            with np.errstate(invalid="ignore"):
+                share = (below - own)[scored] / count
+            share[count == 0] = np.nan
+            result[order[scored]] = share
         return result
+
+
+def _below(
+    chosen: NDArray[np.bool_], starts: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Chosen records before each one in its group, and in its group at all, ``(N,)`` both."""
+    before = np.cumsum(chosen, dtype=np.int32)
+    last = before[starts + sizes - 1]
+    before -= chosen
+    first = before[starts]
+    before -= np.repeat(first, sizes)
+    return before, np.repeat(last - first, sizes)
 
 
 def _percentiles(
@@ -64,9 +98,10 @@ def _percentiles(
     result: Floats,
 ) -> None:
     """Write the mid-rank percentile of each scored record among the held-out ones of its group into ``result``."""
-    for label in np.unique(group[scored]):
-        known = np.sort(phi[held_out & (group == label)])
+    order = np.argsort(group, kind="stable")
+    for chosen in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        known = np.sort(phi[chosen[held_out[chosen]]])
+        own = chosen[scored[chosen]]
         if len(known):
-            chosen = scored & (group == label)
-            below = np.searchsorted(known, phi[chosen], "left") + np.searchsorted(known, phi[chosen], "right")
-            result[chosen] = below / (2 * len(known))
+            below = np.searchsorted(known, phi[own], "left") + np.searchsorted(known, phi[own], "right")
+            result[own] = below / (2 * len(known))

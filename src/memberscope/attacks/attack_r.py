@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memberscope.attacks.interface import Attack, Floats, mean_over_queries
+from memberscope.large import PIECE, pieces, release
 from memberscope.signals.derive import scaled_logits
-from memberscope.signals.references import usable
+from memberscope.signals.references import partner, usable
 from memberscope.types import Access, Signals
 
 
@@ -29,11 +32,53 @@ class AttackR(Attack):
     recommended: ClassVar[int] = 64
 
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
+        phi, out = scaled_logits(signals), usable(signals, target)
+        out &= ~signals.members
+        result = np.empty(signals.records)
+        for at in pieces(signals.records, max(1, PIECE // signals.queries)):
+            result[at] = _share_below(phi[:, at], out[:, at], target)
+        release(phi)
+        return result
+
+    def score_all(
+        self, signals: Signals, targets: Sequence[int], rngs: Sequence[np.random.Generator], into: Floats | None = None
+    ) -> Floats:
+        values = np.empty((len(targets), signals.records)) if into is None else into
         phi = scaled_logits(signals)
-        out = usable(signals, target) & ~signals.members
-        below = np.zeros(phi.shape[1:])
-        for row in np.flatnonzero(out.any(axis=1)):
-            below += np.where(out[row][:, None], (phi[row] < phi[target]) + 0.5 * (phi[row] == phi[target]), 0.0)
-        count = out.sum(axis=0)
-        with np.errstate(invalid="ignore"):
-            return mean_over_queries(below) / np.where(count > 0, count, np.nan)
+        left_out = [partner(signals, target) for target in targets]
+        audited = ~signals.population
+        # All targets compare with the same models: piece by piece each answer is read once.
+        for at in pieces(signals.records, max(1, PIECE // signals.queries)):
+            part, outside = np.ascontiguousarray(phi[:, at]), ~signals.members[:, at]
+            for row, target, rows in zip(values, targets, left_out, strict=True):
+                out = outside.copy()
+                out[target] = False
+                if rows is not None:
+                    chosen = np.flatnonzero(rows[at] >= 0)
+                    out[rows[at][chosen], chosen] = False
+                row[at] = np.where(audited[at], _share_below(part, out, target), np.nan)
+            for source in (*phi, *values):
+                release(source[at])
+        return values
+
+
+def _share_below(phi: Floats, out: NDArray[np.bool_], target: int) -> Floats:
+    """Share of the OUT models below the target, mean over queries ``(n,)``; NaN without any.
+
+    Args:
+        phi: ``(M, n, Q)``.
+        out: ``(M, n)`` models to compare with.
+        target: row of ``phi``.
+    """
+    # Below counts twice, equal once.
+    below = np.zeros(phi.shape[1:], np.uint16)
+    for row, where in zip(phi, out, strict=True):
+        lower = row < phi[target]
+        lower &= where[:, None]
+        below += lower
+        np.less_equal(row, phi[target], out=lower)
+        lower &= where[:, None]
+        below += lower
+    count = out.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(mean_over_queries(below.astype(np.float64)) / (2 * np.where(count > 0, count, np.nan)))

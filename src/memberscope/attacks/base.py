@@ -8,10 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from memberscope.attacks.interface import Attack, Floats, mean_over_queries, settled
-from memberscope.attacks.tuning import DECIMALS, TINY, expected_probability, tune
-from memberscope.signals.derive import log_probability, scaled_logits
-from memberscope.signals.references import means
+from memberscope.attacks.interface import Attack, Floats
+from memberscope.attacks.tuning import log_ratio, tune
 from memberscope.types import Access, Signals
 
 
@@ -36,10 +34,7 @@ class Base(Attack):
 
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         temperature = tune(signals, target, "base", temperature=self.temperature).temperature
-        known = means(signals, target, "p", temperature)
-        expected = np.maximum(expected_probability("base", known, 0.0), TINY)
-        own = np.maximum(log_probability(scaled_logits(signals, temperature)[target]), np.log(TINY))
-        return settled(mean_over_queries(own - np.log(expected)), DECIMALS)
+        return log_ratio(signals, target, "base", temperature, 0.0)
 
     def parameters(self) -> Mapping[str, Any]:
         return {"temperature": self.temperature or "tuned on references"}

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import digamma, gammaln, polygamma
 
-from memberscope.attacks.interface import Attack, Floats, mean_over_queries, settled
+from memberscope.attacks.interface import Attack, Floats, by_piece, settled
+from memberscope.large import PIECE, pieces
 from memberscope.signals.derive import scaled_logits
-from memberscope.signals.references import moments
+from memberscope.signals.references import moments, of_pair
 from memberscope.types import Access, Signals
 
 
@@ -41,18 +43,31 @@ class Bavaria(Attack):
 
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         phi, known = scaled_logits(signals)[target], moments(signals, target)
-        log_in = self._log_predictive(phi, known.n_in, known.mean_in, known.var_in)
-        log_out = self._log_predictive(phi, known.n_out, known.mean_out, known.var_out)
-        return settled(mean_over_queries(log_in - log_out))
+        inside, outside = of_pair(
+            signals,
+            target,
+            self,
+            lambda: (
+                self._predictive(known.n_in, known.mean_in, known.var_in),
+                self._predictive(known.n_out, known.mean_out, known.var_out),
+            ),
+        )
+        return settled(by_piece(signals, lambda at: inside(phi[at], at) - outside(phi[at], at)))
 
-    def _log_predictive(self, phi: Floats, count: Floats, mean: Floats, variance: Floats) -> Floats:
-        n = count[:, None]
-        own = np.maximum(n - 1, 0)
-        prior_degrees, prior_variance = self._prior(own, variance)
-        degrees = prior_degrees + own
+    def _predictive(self, count: Floats, mean: Floats, variance: Floats) -> _StudentT:
+        prior_degrees, prior_variance = self._prior(np.maximum(count - 1, 0)[:, None], variance)
+        spread = np.empty_like(variance)
         with np.errstate(invalid="ignore", divide="ignore"):
-            spread = (prior_degrees * prior_variance + own * np.nan_to_num(variance)) / degrees * (1 + 1 / n)
-            return student_t_logpdf(phi, degrees, mean, spread)
+            for records in pieces(len(count), max(1, PIECE // variance.shape[1])):
+                n = count[records, None]
+                own = np.maximum(n - 1, 0)
+                degrees = prior_degrees + own
+                held = np.nan_to_num(variance[records])
+                spread[records] = (prior_degrees * prior_variance + own * held) / degrees * (1 + 1 / n)
+        # Counts are few different whole numbers.
+        steps = prior_degrees + np.maximum(np.arange(count.max() + 1) - 1, 0)[:, None]
+        constant = gammaln((steps + 1) / 2) - gammaln(steps / 2) - 0.5 * np.log(steps * np.pi)
+        return _StudentT(count.astype(np.int32), mean, spread, steps, constant)
 
     def _prior(self, own: Floats, variance: Floats) -> tuple[Floats, Floats]:
         """(ν₀, s₀²) of each query, ``(Q,)`` both, from the records' sample variances."""
@@ -62,8 +77,42 @@ class Bavaria(Attack):
         return (degrees if self.prior_degrees is None else np.full_like(degrees, self.prior_degrees)), scale
 
 
+class _StudentT:
+    """Log densities of one side's predictives; what does not depend on the target's answer is computed once.
+
+    Args:
+        count: ``(N,)`` models.
+        mean: ``(N, Q)``.
+        spread: ``(N, Q)`` squared scale.
+        degrees: ``(n, Q)`` degrees of freedom by count.
+        constant: ``(n, Q)`` what the density has of them alone.
+    """
+
+    def __init__(
+        self, count: NDArray[np.int32], mean: Floats, spread: Floats, degrees: Floats, constant: Floats
+    ) -> None:
+        self.mean = mean
+        self.inverse, self.power, self.offset = (np.empty_like(spread) for _ in range(3))
+        for at in pieces(len(count), max(1, PIECE // spread.shape[1])):
+            own = degrees[count[at]]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                self.offset[at] = constant[count[at]] - 0.5 * np.log(spread[at])
+                self.inverse[at] = 1 / (own * spread[at])
+            self.power[at] = (own + 1) / 2
+
+    def __call__(self, x: Floats, at: slice) -> Floats:
+        """At ``x``, ``(n, Q)``, of the records ``at``."""
+        distance = x - self.mean[at]
+        distance *= distance
+        with np.errstate(invalid="ignore"):
+            distance *= self.inverse[at]
+            np.log1p(distance, out=distance)
+        distance *= self.power[at]
+        return np.subtract(self.offset[at], distance, out=distance)
+
+
 # ν₀ beyond this is the pooled variance for every purpose.
-_MOST_DEGREES = 1e6
+MOST_DEGREES = 1e6
 
 
 def fit_scaled_f(variance: Floats, degrees: Floats) -> tuple[float, float]:
@@ -82,16 +131,32 @@ def fit_scaled_f(variance: Floats, degrees: Floats) -> tuple[float, float]:
         return 1.0, 1.0
     # A few records with equal answers would drag the mean logarithm to minus infinity.
     s2 = np.maximum(s2, 1e-5 * np.median(s2[s2 > 0]))
-    e = np.log(s2) - digamma(d / 2) + np.log(d / 2)
+    # Degrees are few different numbers, and these functions slow.
+    steps, kind = _few(d)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shift = np.log(steps / 2) - digamma(steps / 2)
+        expected = polygamma(1, steps / 2)
+    e = np.log(s2)
+    e += shift[kind]
     centre = float(e.mean())
-    excess = float(((e - centre) ** 2).sum() / max(len(e) - 1, 1) - polygamma(1, d / 2).mean())
-    if excess <= polygamma(1, _MOST_DEGREES / 2):
-        return _MOST_DEGREES, float(np.exp(centre))
-    nu = max(1.0, 2 * _trigamma_inverse(excess))
-    return min(nu, _MOST_DEGREES), float(np.exp(centre + digamma(nu / 2) - np.log(nu / 2)))
+    e -= centre
+    excess = float(np.dot(e, e) / max(len(e) - 1, 1) - expected[kind].mean())
+    if excess <= polygamma(1, MOST_DEGREES / 2):
+        return MOST_DEGREES, float(np.exp(centre))
+    nu = max(1.0, 2 * trigamma_inverse(excess))
+    return min(nu, MOST_DEGREES), float(np.exp(centre + digamma(nu / 2) - np.log(nu / 2)))
 
 
-def _trigamma_inverse(value: float) -> float:
+def _few(numbers: Floats) -> tuple[Floats, NDArray[np.int32]]:
+    """Numbers among which the given ones are, and which each is: counts without sorting them."""
+    kind = numbers.astype(np.int32)
+    if (kind == numbers).all():
+        return np.arange(float(kind.max()) + 1), kind
+    values, inverse = np.unique(numbers, return_inverse=True)
+    return values, inverse.astype(np.int32)
+
+
+def trigamma_inverse(value: float) -> float:
     """x with trigamma(x) = value > 0, by Newton's method on 1/trigamma (Smyth 2004, appendix)."""
     x = 0.5 + 1 / value
     for _ in range(50):

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from memberscope.attacks.interface import Attack, Floats, mean_over_queries, settled
+from memberscope.attacks.interface import Attack, Floats, by_piece, settled
 from memberscope.signals.derive import loss, scaled_logits
 from memberscope.signals.references import means
 from memberscope.types import Access, Signals
@@ -28,5 +28,5 @@ class CalibratedLoss(Attack):
     recommended: ClassVar[int] = 4
 
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
-        own = loss(scaled_logits(signals)[target])
-        return settled(mean_over_queries(means(signals, target, "loss").mean_out - own), 12)
+        phi, expected = scaled_logits(signals)[target], means(signals, target, "loss").mean_out
+        return settled(by_piece(signals, lambda at: expected[at] - loss(phi[at])), 12)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memberscope.errors import SignalsError
+from memberscope.large import PIECE, pieces, release
 from memberscope.signals.references import reference_rows
 from memberscope.types import Access, Signals
 
@@ -62,7 +63,29 @@ class Attack(ABC):
                 f"{values.shape}",
                 f"Mend the attack {self.name!r}.",
             )
-        return np.where(signals.population, np.nan, values)
+        if signals.population.any():
+            values = np.where(signals.population, np.nan, values)
+        return values
+
+    def score_all(
+        self, signals: Signals, targets: Sequence[int], rngs: Sequence[np.random.Generator], into: Floats | None = None
+    ) -> Floats:
+        """Score every record of many targets; each row is what the call with that target gives.
+
+        Args:
+            signals: as for one target.
+            targets: rows to audit.
+            rngs: a generator a target.
+            into: ``(T, N)`` to write to, possibly a memory map.
+
+        Returns:
+            ``(T, N)`` scores, ``into`` if it was given.
+        """
+        values = np.empty((len(targets), signals.records)) if into is None else into
+        for row, target, rng in zip(values, targets, rngs, strict=True):
+            row[:] = self(signals, target, rng)
+            release(row)
+        return values
 
     @classmethod
     def needs(cls) -> str:
@@ -90,7 +113,7 @@ class Attack(ABC):
 
 def mean_over_queries(values: Floats) -> Floats:
     """Mean over the queries of a record, ``(N, Q)`` to ``(N,)``."""
-    return np.asarray(values.mean(axis=1))
+    return values[:, 0].copy() if values.shape[1] == 1 else np.asarray(values.mean(axis=1))
 
 
 def settled(values: Floats, decimals: int = 10) -> Floats:
@@ -100,4 +123,17 @@ def settled(values: Floats, decimals: int = 10) -> Floats:
     different ways for a member and a non-member. Unless the difference of 1e-16 is dropped, it orders these
     records by membership (an AUC of .44 was seen where nothing leaked).
     """
-    return np.round(values, decimals) + 0.0
+    result = np.round(values, decimals)
+    result += 0.0
+    return result
+
+
+def by_piece(signals: Signals, score: Callable[[slice], Floats]) -> Floats:
+    """``score(records)``, ``(n, Q)``, of every piece of the records, as means over queries ``(N,)``.
+
+    Pieces are so small that what is computed on the way stays in a core's cache.
+    """
+    result = np.empty(signals.records)
+    for records in pieces(signals.records, max(1, PIECE // signals.queries)):
+        result[records] = mean_over_queries(score(records))
+    return result

@@ -8,11 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from memberscope.attacks.interface import Attack, Floats, mean_over_queries, settled
-from memberscope.attacks.tuning import DECIMALS, TINY, Tuned, expected_probability, tune
+from memberscope.attacks.interface import Attack, Floats
+from memberscope.attacks.tuning import Tuned, log_ratio, tune
 from memberscope.errors import ConfigError
-from memberscope.signals.derive import log_probability, scaled_logits
-from memberscope.signals.references import means
 from memberscope.types import Access, Signals
 
 
@@ -55,10 +53,7 @@ class _Rmia(Attack):
 
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         tuned = self.chosen(signals, target)
-        known = means(signals, target, "p", tuned.temperature)
-        expected = np.maximum(expected_probability(self._kind(), known, tuned.a), TINY)
-        own = np.maximum(log_probability(scaled_logits(signals, tuned.temperature)[target]), np.log(TINY))
-        log_r = settled(mean_over_queries(own - np.log(expected)), DECIMALS)
+        log_r = log_ratio(signals, target, self._kind(), tuned.temperature, tuned.a)
         population = signals.population if signals.population.any() else None
         return share_below(log_r, log_r if population is None else log_r[population], np.log(self.gamma))
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from memberscope.attacks.interface import Floats, settled
-from memberscope.signals.derive import log_probability, scaled_logits_row
-from memberscope.signals.references import LOST, Means, by_id, partner, reference_rows
+from memberscope.attacks.interface import Floats, by_piece, settled
+from memberscope.large import PIECE, pieces
+from memberscope.signals.derive import log_probability, scaled_logits, scaled_logits_row
+from memberscope.signals.references import LOST, Means, by_id, means, of_pair, partner, reference_rows
 from memberscope.types import Signals
 
 TEMPERATURES = (1.0, 2.0, 4.0)
@@ -119,6 +120,23 @@ def expected_probability(kind: str, known: Means, a: float) -> Floats:
         return np.asarray(0.5 * (mean_in + mean_out))
     n_in, n_out = known.n_in[:, None], known.n_out[:, None]
     return np.asarray((n_in * mean_in + n_out * mean_out) / np.maximum(n_in + n_out, 1))
+
+
+def log_ratio(signals: Signals, target: int, kind: str, temperature: float, a: float) -> Floats:
+    """log(p_target/p̄) of every record, ``(N,)``, mean over queries; ``kind`` and ``a`` as in p̄."""
+
+    def make() -> Floats:
+        known = means(signals, target, "p", temperature)
+        result = np.empty_like(known.mean_out)
+        for at in pieces(len(result), max(1, PIECE // result.shape[1])):
+            part = Means(known.n_in[at], known.mean_in[at], known.n_out[at], known.mean_out[at])
+            result[at] = np.log(np.maximum(expected_probability(kind, part, a), TINY))
+        return result
+
+    phi = scaled_logits(signals, temperature)[target]
+    expected = of_pair(signals, target, ("log expected", kind, temperature, a), make)
+    least = np.log(TINY)
+    return settled(by_piece(signals, lambda at: np.maximum(log_probability(phi[at]), least) - expected[at]), DECIMALS)
 
 
 _Gone = list[tuple[NDArray[np.int64], NDArray[np.bool_]]]

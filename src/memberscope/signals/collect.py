@@ -177,6 +177,8 @@ def load_collected(folder: Path | str, *, verify: bool = True) -> Signals:
         tuple(manifest["class_names"]),
         folder,
         manifest["fingerprint"],
+        # Models are asked so that no answer can be anything else.
+        checked=True,
     )
 
 

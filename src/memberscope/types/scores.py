@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memberscope.errors import SignalsError
+from memberscope.large import pieces, release
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +17,7 @@ class Scores:
 
     Args:
         attack: the attack's name.
-        values: ``(T, N)`` float64; NaN where a record could not be scored for a target.
+        values: ``(T, N)`` float64, possibly a memory map; NaN where a record could not be scored for a target.
         members: ``(T, N)`` bool, the truth.
         targets: ``(T,)`` row of the signals that each target is.
     """
@@ -33,7 +34,7 @@ class Scores:
                 f"{self.values.shape}, {self.members.shape} and {len(self.targets)} targets",
                 f"Make the attack {self.attack!r} return one score a record.",
             )
-        if np.isinf(self.values).any():
+        if any(_infinite(row) for row in self.values):
             raise SignalsError(
                 "finite scores (NaN for a record that cannot be scored)",
                 "infinity",
@@ -45,3 +46,9 @@ class Scores:
         values, members = self.values[position], self.members[position]
         scored = ~np.isnan(values)
         return values[scored & members], values[scored & ~members]
+
+
+def _infinite(values: NDArray[np.float64]) -> bool:
+    found = any(bool(np.isinf(values[where]).any()) for where in pieces(len(values)))
+    release(values)
+    return found

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memberscope.errors import MemberscopeError, SignalsError
+from memberscope.large import release
 from memberscope.types.access import Access
 from memberscope.types.dataset import as_labels, check_ids
 from memberscope.types.pool import check_members
@@ -40,6 +41,7 @@ class Signals:
         class_names: names of the classes.
         folder: where derived scalars are cached; nowhere when omitted.
         fingerprint: content hash of the outputs if the writer knows it.
+        checked: whoever wrote the outputs has made sure that they are finite; they are not read again to see.
 
     Raises:
         SignalsError: shapes disagree, values not finite, not distributions, labels out of range, a model
@@ -55,6 +57,7 @@ class Signals:
     class_names: tuple[str, ...] = ()
     folder: Path | None = None
     fingerprint: str = ""
+    checked: bool = False
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -104,7 +107,7 @@ class Signals:
             ("population", population),
         ):
             object.__setattr__(self, attribute, value)
-        for row in range(len(outputs)):
+        for row in range(0 if self.checked else len(outputs)):
             self._check_row(row)
 
     def _rows(self, n: int, m: int) -> tuple[NDArray[Any], ...]:
@@ -153,6 +156,7 @@ class Signals:
                         f"{total.max():.4g} in model {row}",
                         "If these are logits, name the array 'logits'; if they are rounded, pass enough digits.",
                     )
+            release(part)
 
     def __len__(self) -> int:
         return len(self.outputs)
