@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from memberscope.errors import ConfigError, PoolError
 from memberscope.files import sha256_file
-from memberscope.training.engines import Engine, Processes, Serial, get_engine
+from memberscope.training.engines import Engine, Processes, Ray, Serial, get_engine
 from memberscope.training.pool import train_pool
 from memberscope.training.recipe import Recipe
 from memberscope.types import Dataset
@@ -75,15 +75,151 @@ def test_errors_keep_their_type(engine: Engine) -> None:
         list(engine.run(refuse, range(3)))
 
 
-def test_a_killed_worker_is_explained() -> None:
-    with pytest.raises(PoolError, match=r"one that was killed.*Run the same command again, with fewer workers"):
+def test_a_task_that_ends_its_workers_is_given_up(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(PoolError, match=r"killed, 4 times on the same task.*Run the same command again, with fewer"):
         list(Processes(2).run(end_oneself, range(4)))
+    assert "its task runs again (time 3 of at most 3)" in capsys.readouterr().err
     assert len(list(Processes(2).run(square, range(4)))) == 4
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Notes in a folder which task was begun; the task named in ``victim`` is killed the first time."""
+
+    folder: Path
+    victim: int
+
+    def __call__(self, value: int) -> int:
+        times = len(list(self.folder.glob(f"{value}-*")))
+        (self.folder / f"{value}-{times}").touch()
+        if value == self.victim and not times:
+            # The other worker is at work on its task meanwhile.
+            wait(lambda: len(list(self.folder.iterdir())) > 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.1)
+        return value
+
+
+def test_a_killed_worker_costs_its_own_task_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sorted(Processes(2).run(Counted(tmp_path, 1), range(8))) == list(range(8))
+    begun = [path.name.split("-")[0] for path in tmp_path.iterdir()]
+    assert sorted(begun) == sorted([*"01234567", "1"])
+    assert "a worker was killed; its task runs again (time 1 of at most 3)" in capsys.readouterr().err
+
+
+@dataclass(frozen=True)
+class Crowded:
+    """A machine with memory for two tasks at once: of the first four, which run side by side, two fail."""
+
+    folder: Path
+
+    def __call__(self, value: int) -> int:
+        own, begun = self.folder / f"running-{value}", self.folder / f"begun-{value}"
+        first = not begun.exists()
+        begun.touch()
+        own.touch()
+        try:
+            if first and value < 4:
+                wait(lambda: all((self.folder / f"begun-{other}").exists() for other in range(4)))
+                if value >= 2:
+                    raise MemoryError
+            elif len(list(self.folder.glob("running-*"))) > 2:
+                (self.folder / "crowded").touch()
+            time.sleep(0.2)
+        finally:
+            own.unlink()
+        return value
+
+
+def test_fewer_run_at_once_when_memory_runs_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sorted(Processes(4).run(Crowded(tmp_path), range(8))) == list(range(8))
+    said = capsys.readouterr().err
+    assert "a worker ran out of memory; going on with 2 at once instead of 4" in said
+    assert said.count("ran out of memory") == 1
+    assert not (tmp_path / "crowded").exists()
+
+
+@pytest.mark.parametrize("engine", [Serial(), Processes(2)], ids=lambda engine: engine.name)
+def test_what_does_not_fit_alone_is_given_up(engine: Engine) -> None:
+    with pytest.raises(PoolError, match=r"memory for one task at a time.*what is finished is kept"):
+        list(engine.run(too_large, range(3)))
+
+
+def too_large(value: int) -> int:
+    return int(np.ones(1 << 62, np.uint8)[value])
+
+
+CGROUP = Path("/sys/fs/cgroup/memory")
+
+HUNGRY = """
+    import os, sys, time
+    from pathlib import Path
+    Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
+    import numpy as np
+    from memberscope.training.engines import Processes
+
+    def work(value):
+        held = np.ones(400 << 20, np.uint8)
+        time.sleep(0.5)
+        return int(held[value])
+
+    print(sum(Processes(2).run(work, range(4))))
+"""
+
+
+def test_the_kernels_killing_for_memory_is_told_from_other_kills(tmp_path: Path) -> None:
+    group = CGROUP / f"memberscope-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(750 << 20))
+    except OSError as error:
+        pytest.skip(f"no memory cgroup of our own here: {error}")
+    try:
+        code = [sys.executable, "-c", textwrap.dedent(HUNGRY), str(group)]
+        done = subprocess.run(code, capture_output=True, text=True, timeout=120)
+        assert done.stdout.strip() == "4", done.stderr
+        assert "a worker ran out of memory; going on with 1 at once instead of 2" in done.stderr
+    finally:
+        # Its last processes are on their way out.
+        wait(lambda: not (group / "cgroup.procs").read_text().strip())
+        group.rmdir()
+
+
+@pytest.mark.parametrize("kind", ["plain", "fortran", "strided", "map", "slice of a map", "text", "empty", "scalar"])
+def test_arrays_arrive_as_they_are_and_large_ones_are_mapped(kind: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    large = rng.integers(0, 99, (1 << 10, 1 << 9))
+    if "map" in kind:
+        np.save(tmp_path / "map.npy", large)
+        large = np.load(tmp_path / "map.npy", mmap_mode="r")
+    arrays = {
+        "fortran": np.asfortranarray(large),
+        "strided": large[::2],
+        "slice of a map": large[300:],
+        "text": np.array(["a", "bcd"] * (1 << 18)),
+        "empty": np.empty((0, 3)),
+        "scalar": np.array(2.5),
+    }
+    array = arrays.get(kind, large)
+    ((same, mapped, kind_of),) = Processes(1).run(Compared(array), [array])
+    assert same and kind_of == array.dtype
+    assert mapped == (array.nbytes >= 1 << 20)
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Whether two arrays that travelled are equal, and whether the first is a map."""
+
+    array: NDArray[Any]
+
+    def __call__(self, other: NDArray[Any]) -> tuple[bool, bool, np.dtype[Any]]:
+        return bool((self.array == other).all()), isinstance(self.array, np.memmap), self.array.dtype
 
 
 def test_engines_by_name() -> None:
     assert get_engine("serial", 3) == Serial()
     assert get_engine("processes", 3) == Processes(3)
+    assert get_engine("ray", 3) == Ray(3)
     assert get_engine(Backwards()) == Backwards()
     assert isinstance(Backwards(), Engine)
 

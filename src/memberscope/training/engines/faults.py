@@ -24,10 +24,11 @@ class Attempts:
 
     Attributes:
         limit: tasks that may run at once from now on.
+        reductions: how often it was lowered; noted when a task is started.
     """
 
     def __init__(self, limit: int, retries: int = RETRIES) -> None:
-        self.limit, self.retries = limit, retries
+        self.limit, self.retries, self.reductions = limit, retries, 0
         self._killed: Counter[int] = Counter()
         self._alone = 0
 
@@ -46,14 +47,17 @@ class Attempts:
             )
         say(f"a worker {why}; its task runs again (time {self._killed[task]} of at most {self.retries})")
 
-    def short_of_memory(self, running: int) -> None:
+    def short_of_memory(self, running: int, started: int) -> None:
         """A worker ran out of memory while ``running`` tasks ran at once, its own among them.
+
+        Args:
+            started: ``reductions`` when the task was started.
 
         Raises:
             PoolError: a task does not fit though it runs alone.
         """
         # Losses of tasks that were started before the last reduction say nothing against the new limit.
-        if running > self.limit:
+        if started < self.reductions:
             return
         if running <= 1:
             self._alone += 1
@@ -62,6 +66,7 @@ class Attempts:
             say("a worker ran out of memory though it ran alone; its task runs once more")
             return
         self.limit = max(1, running // 2)
+        self.reductions += 1
         say(f"a worker ran out of memory; going on with {self.limit} at once instead of {running}")
 
 

@@ -75,7 +75,7 @@ class _Crew:
         self.function, self.threads = function, threads
         self.attempts = Attempts(workers)
         self.sharing = Sharing()
-        self.busy: dict[Future[Any], tuple[int, _Worker]] = {}
+        self.busy: dict[Future[Any], tuple[int, int, _Worker]] = {}
         self.idle: list[_Worker] = []
 
     def results(self, tasks: Sequence[Any]) -> Generator[Any, None, None]:
@@ -84,10 +84,9 @@ class _Crew:
         while waiting or self.busy:
             self._assign(waiting, tasks)
             finished = wait(self.busy, return_when=FIRST_COMPLETED).done
-            results = []
+            results, running = [], len(self.busy)
             for future in finished:
-                running = len(self.busy)
-                index, worker = self.busy.pop(future)
+                index, started, worker = self.busy.pop(future)
                 error = future.exception()
                 if error is None:
                     results.append(future.result())
@@ -97,11 +96,11 @@ class _Crew:
                 if isinstance(error, BrokenExecutor):
                     before, kills = kills, kernel_kills()
                     if kills > before:
-                        self.attempts.short_of_memory(running)
+                        self.attempts.short_of_memory(running, started)
                     else:
                         self.attempts.killed(index)
                 elif out_of_memory(error):
-                    self.attempts.short_of_memory(running)
+                    self.attempts.short_of_memory(running, started)
                 else:
                     raise error
                 waiting.appendleft(index)
@@ -115,7 +114,7 @@ class _Crew:
             worker.lend(self.sharing)
             index = waiting.popleft()
             try:
-                self.busy[worker.submit(self.function, tasks[index])] = index, worker
+                self.busy[worker.submit(self.function, tasks[index])] = index, self.attempts.reductions, worker
             except BrokenExecutor:
                 # It ended while it had nothing to do.
                 worker.end()
@@ -126,7 +125,7 @@ class _Crew:
 
     def dismiss(self) -> None:
         """End who is still at work, and keep the others for the next run."""
-        for _, worker in self.busy.values():
+        for _, _, worker in self.busy.values():
             worker.end()
         for worker in self.idle:
             worker.lend(None)

@@ -85,7 +85,7 @@ class Ray:
         call = ray.remote(num_cpus=threads, num_gpus=self.gpus_per_model, max_retries=0)(_call)
         shared = ray.put(function)
         waiting: deque[int] = deque(range(len(tasks)))
-        running: dict[Any, int] = {}
+        running: dict[Any, tuple[int, int]] = {}
         attempts = Attempts(self.workers or sys.maxsize, self.retries)
         try:
             while waiting or running:
@@ -93,20 +93,21 @@ class Ray:
                 # Twice the room keeps every machine busy and tells a cluster that grows on demand to grow.
                 while waiting and len(running) < min(2 * room, attempts.limit):
                     index = waiting.popleft()
-                    running[call.remote(shared, tasks[index])] = index
+                    running[call.remote(shared, tasks[index])] = index, attempts.reductions
                 ready, _ = ray.wait(list(running), num_returns=1, fetch_local=True)
-                index = running.pop(ready[0])
+                index, started = running.pop(ready[0])
+                beside = min(len(running) + 1, room, attempts.limit)
                 try:
                     result = ray.get(ready[0])
                 except ray.exceptions.OutOfMemoryError:
-                    attempts.short_of_memory(min(len(running) + 1, room, attempts.limit))
+                    attempts.short_of_memory(beside, started)
                 except lost as error:
                     attempts.killed(index, _why(error))
                 except ray.exceptions.RayTaskError as error:
                     cause = error.cause
                     if not out_of_memory(cause):
                         raise cause from error
-                    attempts.short_of_memory(min(len(running) + 1, room, attempts.limit))
+                    attempts.short_of_memory(beside, started)
                 except ray.exceptions.RayError as error:
                     raise PoolError(
                         "Ray to run the tasks",
@@ -158,7 +159,7 @@ class Ray:
             _check_reachable(address, self.timeout)
         try:
             ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError, ImportError, OSError) as error:
+        except (ray.exceptions.RayError, RuntimeError, ValueError, ImportError, OSError) as error:
             raise _unreachable(address, _first(error)) from error
         try:
             yield
