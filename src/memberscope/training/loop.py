@@ -23,6 +23,7 @@ from memberscope.errors import ConfigError, PoolError
 from memberscope.models import build
 from memberscope.training.answers import TrainingData
 from memberscope.training.augment import Augmenter
+from memberscope.training.compiled import fused
 from memberscope.training.inputs import Encoder
 from memberscope.training.mode import resolve
 from memberscope.training.recipe import Recipe
@@ -132,7 +133,8 @@ def train(
                 loss = steps.epoch(epoch - 1)
             else:
                 kept = torch.full((len(labels),), math.nan, device=device) if keeps_loss else None
-                loss = steps.epoch(epoch - 1, kept)
+                with fused(model, recipe, device):
+                    loss = steps.epoch(epoch - 1, kept)
                 losses += [] if kept is None else [kept]
             if not math.isfinite(loss):
                 raise diverged(name, f"a loss of {loss} in epoch {epoch} of {recipe.epochs}")

@@ -128,6 +128,7 @@ def train_pool(
             if begun and stack is None and len(pool) == begun["plan"]["models"]:
                 plan["tasks"] = begun["plan"]["tasks"]
             pool = Pool(folder, pool.members, recipe.as_json(), {})
+            environment |= _describe_kernels(recipe, device)
             manifest = _open(pool, plan, dataset, environment, shard)
         wanted = len(pool) if until is None else until
         own = [task for task in tasks_of(plan["tasks"], shard) if min(task) < wanted]
@@ -262,6 +263,12 @@ class _Task:
             (row, encode(one.state, row, self.plan_hash), one.traces.encode(), one.metrics)
             for row, one in zip(rows, trained, strict=True)
         ]
+
+
+def _describe_kernels(recipe: Recipe, device: str) -> dict[str, str]:
+    from memberscope.training.compiled import describe_kernels
+
+    return describe_kernels(recipe, device)
 
 
 def _open(
