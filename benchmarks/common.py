@@ -10,6 +10,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -52,6 +53,25 @@ def gemm_gflops(size: int = 2048, rounds: int = 5) -> float:
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((size, size), np.float32) for _ in range(2))
     return max(2 * size**3 / seconds(lambda: a @ b) / 1e9 for _ in range(rounds))
+
+
+def gemm_bf16(size: int = 2048, rounds: int = 7) -> float:
+    """Best rate of a square bfloat16 matrix product with PyTorch on one thread, in GFLOP/s."""
+    return _torch_gemm("bfloat16", size, rounds)
+
+
+def gemm_fp32(size: int = 2048, rounds: int = 3) -> float:
+    """Best rate of a square fp32 matrix product with PyTorch on one thread, in GFLOP/s."""
+    return _torch_gemm("float32", size, rounds)
+
+
+def _torch_gemm(dtype: str, size: int, rounds: int) -> float:
+    import torch
+
+    torch.set_num_threads(1)
+    a, b = (torch.randn(size, size).to(getattr(torch, dtype)) for _ in range(2))
+    torch.mm(a, b)
+    return max(2 * size**3 / seconds(lambda: torch.mm(a, b)) / 1e9 for _ in range(rounds))
 
 
 def machine() -> dict[str, Any]:
@@ -141,6 +161,53 @@ class Peak:
 
     def __exit__(self, *_: object) -> None:
         self.mb = _status("VmHWM") - self._before
+
+
+class TreePeak:
+    """``with TreePeak() as peak: …`` then ``peak.mb``: the most memory that this process and all below it hold.
+
+    Shared pages are counted once (proportional set size), and what was held before is taken off.
+    """
+
+    mb: float
+
+    def __init__(self, every: float = 0.1) -> None:
+        self._every = every
+
+    def __enter__(self) -> TreePeak:
+        self._before = self._most = tree_mb()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.mb = self._most - self._before
+
+    def _look(self) -> None:
+        while not self._stop.wait(self._every):
+            self._most = max(self._most, tree_mb())
+
+
+def tree_mb() -> float:
+    """Proportional set size of this process and all its descendants."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    tree = {os.getpid()}
+    while more := {child for child, parent in parents.items() if parent in tree} - tree:
+        tree |= more
+    total = 0.0
+    for process in tree:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) / 1024
+    return total
 
 
 def _status(field: str) -> float:

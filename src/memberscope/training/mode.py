@@ -84,8 +84,8 @@ def stack_size(recipe: Recipe, input_shape: tuple[int, ...], classes: int, model
 def make_tasks(members: NDArray[np.bool_], recipe: Recipe, size: int) -> list[list[int]]:
     """Rows that are trained together: at most ``size``, all with as many batches an epoch.
 
-    Stacks of one kind differ by one model at most, and are even in number where that costs none of them more than
-    a model, because machines have an even number of cores.
+    Stacks of one kind differ by one model at most, and are even in number where that leaves two in each, because
+    machines have an even number of cores.
 
     >>> half = np.arange(12) % 2 == 0
     >>> make_tasks(np.stack([half] * 10), Recipe(batch_size=4), 4)
@@ -99,7 +99,7 @@ def make_tasks(members: NDArray[np.bool_], recipe: Recipe, size: int) -> list[li
     tasks = []
     for rows in alike.values():
         stacks = math.ceil(len(rows) / size)
-        stacks += stacks % 2 if len(rows) > stacks else 0
+        stacks += stacks % 2 if len(rows) >= 2 * (stacks + 1) else 0
         tasks += [part.tolist() for part in np.array_split(rows, stacks)]
     return sorted(tasks)
 

@@ -40,17 +40,24 @@ class StackedFcn:
     def _prepare(self) -> None:
         """Gradients and working copies for the weights as they are now."""
         low = self.dtype != torch.float32
-        self.parameters = [nn.Parameter(value) for value in (*self.weights, *self.biases)]
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        self.gradients, self.bias_gradients = gradients[: len(self.weights)], gradients[len(self.weights) :]
+        self.gradients = [torch.zeros_like(weight) for weight in self.weights]
+        self.bias_gradients = [torch.zeros_like(bias) for bias in self.biases]
         self._working = [weight.to(self.dtype) for weight in self.weights] if low else self.weights
         self._products = [torch.empty_like(weight) for weight in self._working] if low else self.gradients
         self._buffers: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
     def __len__(self) -> int:
         return len(self.weights[0])
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Weights, then biases."""
+        return [*self.weights, *self.biases]
+
+    @property
+    def all_gradients(self) -> list[Tensor]:
+        """Of the parameters, in their order."""
+        return [*self.gradients, *self.bias_gradients]
 
     def keep(self, places: Tensor) -> None:
         """Go on with the models at ``places`` alone."""

@@ -12,10 +12,10 @@ from torch import Tensor
 from memberscope.training.answers import TrainingData
 from memberscope.training.augment import Augmenter
 from memberscope.training.inputs import Encoder
-from memberscope.training.loop import make_optimizer
 from memberscope.training.recipe import Recipe
 from memberscope.training.schedule import learning_rate_at
 from memberscope.training.stacked_model import StackedFcn
+from memberscope.training.stacked_optimizer import StackedOptimizer
 from memberscope.training.steps import batches
 
 
@@ -77,7 +77,7 @@ class StackedSteps:
             self.places[row, : len(own)] = own
         self.shuffles = [torch.Generator().manual_seed(seed) for seed in orders]
         self.drops, self.changes = list(drops), list(changes)
-        self.optimizer = make_optimizer(model.parameters, recipe)
+        self.optimizer = StackedOptimizer(recipe, model.parameters, model.all_gradients)
         self.average = StackedAverage(model, recipe.ema) if recipe.ema else None
         self.step = 0
 
@@ -99,8 +99,6 @@ class StackedSteps:
         ]
         for pieces in zip(*orders, strict=True):
             rate = learning_rate_at(recipe, self.step, self.steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
             sizes = [len(piece) for piece in pieces]
             place = self._pad(pieces, max(sizes))
             batch, labels, weights = self._load(place, sizes)
@@ -120,7 +118,7 @@ class StackedSteps:
             model.backward(gradient.mul_(weights))
             if recipe.gradient_clip is not None:
                 self._clip(recipe.gradient_clip)
-            self.optimizer.step()
+            self.optimizer.step(rate)
             model.refresh()
             if self.average:
                 self.average.update()
@@ -130,15 +128,10 @@ class StackedSteps:
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with the models in ``rows`` alone: those of the stack that have not stopped."""
         chosen = torch.tensor(rows, device=self.device)
-        state = [self.optimizer.state[parameter] for parameter in self.model.parameters]
         self.model.keep(chosen)
         if self.average:
             self.average.keep(chosen)
-        self.optimizer = make_optimizer(self.model.parameters, self.recipe)
-        for parameter, old in zip(self.model.parameters, state, strict=True):
-            self.optimizer.state[parameter] = {
-                key: value[chosen] if isinstance(value, Tensor) and value.ndim else value for key, value in old.items()
-            }
+        self.optimizer.keep(chosen, self.model.parameters, self.model.all_gradients)
         self.places = self.places[rows]
         for name in ("counts", "shuffles", "drops", "changes"):
             if kept := getattr(self, name):
@@ -185,7 +178,7 @@ class StackedSteps:
 
     def _clip(self, largest: float) -> None:
         """Scale each model's gradient to a norm of at most ``largest``, as ``clip_grad_norm_`` does for one."""
-        gradients = (*self.model.gradients, *self.model.bias_gradients)
+        gradients = self.model.all_gradients
         norms = torch.stack([torch.linalg.vector_norm(part, dim=(1, 2)) for part in gradients])
         factor = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp_(max=1.0)[:, None, None]
         for part in gradients:
