@@ -25,11 +25,16 @@ from memberscope.data.membership import bernoulli, complementary_pairs
 from memberscope.types import Figure, Gate, Signals
 
 TRUTH = {"auc": 0.5, "advantage": 0.0, "tpr@0.1": 0.1, "tpr@0.01": 0.01}
-GATED = ("loss", "lira_online_pooled", "rmia_online", "bavaria", "strongest")
+GATED = ("loss", "lira_online_pooled", "rmia_online", "bavaria", "lira_hierarchical", "lira_learned", "strongest")
 
 
-def null_signals(models: int, records: int, design: str, rng: np.random.Generator, classes: int = 10) -> Signals:
-    """Models of differing skill on records of differing difficulty; membership is a coin nobody looked at."""
+def null_signals(
+    models: int, records: int, design: str, rng: np.random.Generator, classes: int = 10, digits: int | None = None
+) -> Signals:
+    """Models of differing skill on records of differing difficulty; membership is a coin nobody looked at.
+
+    With ``digits`` probabilities rounded to so many decimals, most of them saturated.
+    """
     labels = rng.integers(0, classes, records)
     logits = rng.normal(size=(models, records, classes))
     difficulty = rng.gumbel(3, 2, records)
@@ -38,19 +43,25 @@ def null_signals(models: int, records: int, design: str, rng: np.random.Generato
     logits *= rng.uniform(0.8, 1.2, (models, 1, 1))
     seed = int(rng.integers(2**31))
     members = complementary_pairs(models, records, seed) if design == "pairs" else bernoulli(models, records, 0.5, seed)
+    if digits is not None:
+        p = np.exp(logits - logits.max(axis=2, keepdims=True))
+        p = (p / p.sum(axis=2, keepdims=True)).round(digits)
+        return Signals(tuple(p), "probabilities", members, labels)
     return Signals(tuple(logits.astype(np.float32)), "logits", members, labels)
 
 
-def one_audit(job: tuple[int, str, int, int]) -> list[tuple[str, str, bool, bool, bool]]:
+def one_audit(job: tuple[int, str, int, int, int | None, tuple[str, ...]]) -> list[tuple[str, str, bool, bool, bool]]:
     """(attack, figure, covers, alarm, pass) of every figure of one null audit."""
-    seed, kind, models, records = job
+    seed, kind, models, records, digits, attacks = job
     rng = np.random.default_rng([2026, seed])
     single = kind == "one target"
     signals = null_signals(models, records, "bernoulli" if single else "pairs", rng)
-    gates = [Gate(metric="auc", limit=0.5, attack=name) for name in GATED]
-    gates += [Gate(metric="tpr", fpr=0.01, limit=0.01, attack=name) for name in GATED]
-    gates += [Gate(metric="tpr", fpr=0.1, limit=0.1, attack=name) for name in GATED]
-    found = examine(signals, Plan(targets=[0] if single else None, gates=gates, seed=seed)).findings
+    gated = [name for name in GATED if not attacks or name in (*attacks, "strongest")]
+    gates = [Gate(metric="auc", limit=0.5, attack=name) for name in gated]
+    gates += [Gate(metric="tpr", fpr=0.01, limit=0.01, attack=name) for name in gated]
+    gates += [Gate(metric="tpr", fpr=0.1, limit=0.1, attack=name) for name in gated]
+    plan = Plan(targets=[0] if single else None, attacks=attacks or None, gates=gates, seed=seed, advise=False)
+    found = examine(signals, plan).findings
     rows = []
     for result in found.attacks:
         if result.target != "all":
@@ -78,11 +89,20 @@ def main() -> None:
     parser.add_argument("--audits", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--records", type=int, default=2000)
+    parser.add_argument("--models", type=int, nargs="+", help="pools of so many, every model a target; 12 otherwise")
+    parser.add_argument("--digits", type=int, help="probabilities rounded to so many decimals instead of logits")
+    parser.add_argument("--attacks", nargs="+", default=[], help="only these")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     report = []
-    for kind, models in (("one target", 13), ("all targets", 12)):
-        jobs = [(seed, kind, models, arguments.records) for seed in range(arguments.audits)]
+    settings = [("one target", 13), ("all targets", 12)]
+    if arguments.models:
+        settings = [("all targets", models) for models in arguments.models]
+    for kind, models in settings:
+        jobs = [
+            (seed, kind, models, arguments.records, arguments.digits, tuple(arguments.attacks))
+            for seed in range(arguments.audits)
+        ]
         started = time.perf_counter()
         counts: dict[tuple[str, str], list[int]] = {}
         with ProcessPoolExecutor(arguments.workers) as pool:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from memberscope.data import load
 from memberscope.data.membership import splits
 from memberscope.errors import ConfigError, nearest
+from memberscope.statistics.looks import sizes
 from memberscope.training.recipe import Recipe
 from memberscope.types import Dataset, Gate
 
@@ -71,6 +72,24 @@ class PoolChoice(_Strict):
     stack: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="fully connected nets trained at once in one task; auto: as many as pays"
     )
+    looks: tuple[Annotated[int, Field(ge=4)], ...] | Literal["auto"] = Field(
+        default=(),
+        description="numbers of models at which the gates are judged, to stop early; auto: 10, 18, 34 and so on",
+    )
+
+    @property
+    def looked_at(self) -> tuple[int, ...]:
+        """Numbers of models at which the gates are judged; the last is ``models``."""
+        return sizes(self.models) if self.looks == "auto" else (*self.looks, self.models)
+
+    @model_validator(mode="after")
+    def _rising(self) -> PoolChoice:
+        looks = () if self.looks == "auto" else self.looks
+        if list(looks) != sorted(set(looks)) or any(look >= self.models for look in looks):
+            raise ValueError(f"pool.looks must rise and stay below pool.models ({self.models})")
+        if self.design == "pairs" and any(look % 2 for look in looks):
+            raise ValueError("pool.looks must be even for pairs")
+        return self
 
     @property
     def stacked(self) -> int | None:
@@ -120,6 +139,8 @@ class AuditConfig(_Strict):
             raise ValueError("give either data (models are trained) or signals (saved outputs)")
         if self.engine != "ray" and (self.ray_address is not None or self.gpus_per_model is not None):
             raise ValueError("ray_address and gpus_per_model need engine: ray")
+        if self.pool.looks and not self.gate:
+            raise ValueError("pool.looks needs a gate: without a limit nothing can be decided early")
         if self.pool.design == "pairs" and self.pool.models % 2:
             raise ValueError(f"pool.design pairs needs an even number of models, not {self.pool.models}")
         return self

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import platform
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from memberscope import __version__
 from memberscope.attacks import Attack
 from memberscope.auditing import Examination, Plan, examine
+from memberscope.auditing.looks import as_look, why_go_on
 from memberscope.auditing.why import ANALYSES, Material, analyse
 from memberscope.config import AuditConfig
-from memberscope.data.membership import bernoulli, complementary_pairs, splits
 from memberscope.errors import ConfigError
 from memberscope.run_folder import write_run
 from memberscope.signals.load import load_signals
-from memberscope.training.engines import Engine, get_engine, session
-from memberscope.training.recipe import Recipe
-from memberscope.training.rows import Shard, check_shard, tasks_of
+from memberscope.statistics.looks import levels
 from memberscope.types import Dataset, Findings, Gate, Pool, Signals
+from memberscope.types.findings import Look
+from memberscope.work import Clock, Work
 
 
 def audit(
@@ -80,7 +79,7 @@ def audit(
             seed or 0,
             {"run": _versions()},
         )
-        clock = _Clock()
+        clock = Clock()
         with clock("audit"), threadpool_limits(1, "openmp"):
             found = examine(source, plan, dataset=dataset, quiet=quiet)
         with clock("analyses"):
@@ -123,32 +122,31 @@ def run(
     quiet: bool = True,
 ) -> Findings:
     """Do what a configuration says: load, train, collect, attack, judge, write."""
-    clock = _Clock()
+    clock = Clock()
     out = None if config.out is None else Path(config.out)
     chosen = attacks or (None if config.attacks == "all" else config.attacks)
-    facts: dict[str, dict[str, Any]] = {"run": _versions()}
-    pool = None
-    if config.signals is not None:
-        path = Path(config.signals)
-        signals = load_signals(path if path.exists() or base is None else base / path)
-        engine: str | Engine = "serial"
-    else:
-        out, engine = _folder(config), config.make_engine()
-        with session(get_engine(engine, config.workers), config.trained_recipe().threads):
-            pool, signals, dataset, made = _train(config, engine, base or Path(), out, clock, quiet)
-        facts |= made
     plan = Plan(
         config.name or "audit",
         None if config.targets == "all" else config.targets,
         chosen,
         config.gate,
         config.seed,
-        facts,
+        {"run": _versions()},
     )
-    with clock("audit"), threadpool_limits(1, "openmp"):
-        found = examine(signals, plan, dataset=dataset, quiet=quiet)
     folder = None if out is None else out / "features"
-    material = Material(dataset, pool, folder, config.device, engine, config.workers)
+    if config.signals is not None:
+        path = Path(config.signals)
+        signals = load_signals(path if path.exists() or base is None else base / path)
+        with clock("audit"), threadpool_limits(1, "openmp"):
+            found = examine(signals, plan, dataset=dataset, quiet=quiet)
+        material = Material(dataset, None, folder, config.device, "serial", config.workers)
+    else:
+        with clock("load"):
+            work = Work.of(config, base or Path())
+        dataset = work.dataset
+        with work.session():
+            pool, signals, found = _grown(work, plan, clock, quiet)
+        material = Material(dataset, pool, folder, config.device, work.engine, config.workers)
     with clock("analyses"):
         found = _with_analyses(found, signals, material, config.chosen_analyses(), config.seed, quiet)
     found = _with_times(found, clock)
@@ -157,174 +155,41 @@ def run(
     return found.findings
 
 
-def run_shard(config: AuditConfig, shard: Shard, *, base: Path | None = None, quiet: bool = True) -> dict[str, Any]:
-    """Train and ask the models of one shard, beside other processes with the same folder and other shards.
+def _grown(work: Work, plan: Plan, clock: Clock, quiet: bool) -> tuple[Pool, Signals, Examination]:
+    """Train, ask and examine; with looks, the first models of the pool, then more of them, until all is decided."""
+    from memberscope.training.pool import read_metrics
 
-    Args:
-        config: as for every shard and for the audit itself.
-        shard: ``(i, n)``, 1 <= i <= n.
-        base: where relative paths are sought beside the working directory.
-        quiet: show no progress.
-
-    Returns:
-        ``shard``, ``models`` of the shard, ``untrained`` and ``unasked`` of the whole pool, and a ``sentence`` on
-        what is still missing. The audit without a shard does the rest and trains nothing once all are done.
-
-    Raises:
-        MemberscopeError: what was expected, what came, what to do.
-    """
-    from memberscope.signals.ask import answers_path
-    from memberscope.signals.collect import collect
-    from memberscope.training.pool import missing_models, train_pool
-
-    check_shard(shard)
-    if config.data is None:
-        raise ConfigError("a configuration with data for a shard", "saved signals", "Leave --shard out.")
-    out, engine = _folder(config), config.make_engine()
-    work = _prepare(config, base or Path())
-    with session(get_engine(engine, config.workers), work.recipe.threads):
-        pool = train_pool(
-            work.dataset,
-            work.members,
-            work.recipe,
-            seed=config.seed,
-            folder=out / "pool",
-            engine=engine,
-            workers=config.workers,
-            device=config.device,
-            quiet=quiet,
-            validation=work.validation,
-            shard=shard,
-            stack=config.pool.stacked,
-        )
-        collect(
-            pool,
-            work.dataset,
-            folder=out / "signals",
-            engine=engine,
-            workers=config.workers,
-            population=work.population,
-            device=config.device,
-            quiet=quiet,
-            shard=shard,
-        )
-    own = sum(len(task) for task in tasks_of(pool.manifest["plan"]["tasks"], shard))
-    untrained = missing_models(pool.folder, len(pool))
-    unasked = [row for row in range(len(pool)) if not answers_path(out / "signals" / "logits", row).exists()]
-    name = f"{shard[0]}/{shard[1]}"
-    done = f"Shard {name} is done: {own} of the {len(pool)} models are its own."
-    if unasked:
-        left = f"Still missing: {len(untrained)} models to train and {len(unasked)} to ask, which other shards do;"
-        sentence = f"{done} {left} after them run the same command without --shard."
-    else:
-        sentence = f"{done} Nothing is missing: run the same command without --shard for the findings."
-    return {
-        "shard": name,
-        "models": own,
-        "untrained": len(untrained),
-        "unasked": len(unasked),
-        "sentence": sentence,
-    }
-
-
-def _folder(config: AuditConfig) -> Path:
-    if config.out is None:
-        raise ConfigError(
-            "a folder for the pool and the report", "no 'out'", "Add 'out: runs/NAME' or pass --out runs/NAME."
-        )
-    return Path(config.out)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What a pool is trained on."""
-
-    dataset: Dataset
-    validation: Dataset | None
-    recipe: Recipe
-    members: NDArray[np.bool_]
-    population: NDArray[np.bool_]
-
-
-def _prepare(config: AuditConfig, base: Path) -> _Work:
-    recipe = config.trained_recipe()
-    dataset, validation = config.load_records(base)
-    shape = dataset.inputs.shape[1:]
-    recipe.check_inputs(shape, dataset.classes)
-    choice = config.pool
-    n = len(dataset)
-    population = np.zeros(n, np.bool_)
-    if choice.population:
-        population[splits(n, population=choice.population, seed=config.seed).population] = True
-    audited = np.flatnonzero(~population)
-    members = np.zeros((choice.models, n), np.bool_)
-    if choice.design == "pairs":
-        members[:, audited] = complementary_pairs(choice.models, len(audited), config.seed)
-    else:
-        members[:, audited] = bernoulli(choice.models, len(audited), choice.share, config.seed)
-    return _Work(dataset, validation, recipe, members, population)
-
-
-def _train(
-    config: AuditConfig, engine: str | Engine, base: Path, out: Path, clock: _Clock, quiet: bool
-) -> tuple[Pool, Signals, Dataset, dict[str, dict[str, Any]]]:
-    """Load the data, train the pool and collect its signals; whatever is finished already is kept."""
-    from memberscope.signals.collect import collect
-    from memberscope.training.pool import read_metrics, train_pool
-
-    with clock("load"):
-        work = _prepare(config, base)
-    dataset, recipe = work.dataset, work.recipe
-    with clock("train"):
-        pool = train_pool(
-            dataset,
-            work.members,
-            recipe,
-            seed=config.seed,
-            folder=out / "pool",
-            engine=engine,
-            workers=config.workers,
-            device=config.device,
-            quiet=quiet,
-            validation=work.validation,
-            stack=config.pool.stacked,
-        )
-    with clock("collect"):
-        signals = collect(
-            pool,
-            dataset,
-            folder=out / "signals",
-            engine=engine,
-            workers=config.workers,
-            population=work.population,
-            device=config.device,
-            quiet=quiet,
-        )
-    trained = read_metrics(pool)
-    clock.seconds["train_models"] = sum(metrics.seconds for metrics in trained)
-    return (
-        pool,
-        signals,
-        dataset,
-        {
+    sizes = work.config.pool.looked_at
+    seen: list[Look] = []
+    for size, level in zip(sizes, levels(len(sizes)), strict=True):
+        last = size == sizes[-1]
+        with clock("train"):
+            pool = work.train(until=None if last else size, quiet=quiet)
+        with clock("collect"):
+            signals = work.ask(pool, quiet=quiet)
+        clock.seconds["train_models"] = sum(metrics.seconds for metrics in read_metrics(pool))
+        facts = {
             "model": {"recipe": pool.recipe, "mode": pool.manifest.get("mode", "one model at a time")},
-            "cost": {"models_trained": config.pool.models, "epochs": recipe.epochs},
-            "run": _versions() | {"plan": pool.manifest["plan_hash"]},
-        },
-    )
-
-
-class _Clock:
-    """Seconds spent in each named step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
+            "cost": {"models_trained": len(pool), "epochs": work.recipe.epochs},
+            "run": {**plan.facts["run"], "plan": pool.manifest["plan_hash"]},
+        }
+        targets = None if plan.targets is None else [row for row in plan.targets if row < size or last]
+        if targets is not None and not targets:
+            continue
+        asked = replace(plan, targets=targets, level=level, facts=facts)
+        with clock("audit"), threadpool_limits(1, "openmp"):
+            found = examine(signals, asked, dataset=work.dataset, quiet=quiet)
+            why = "" if last else why_go_on(signals, found, asked, math.log2((sizes[-1] - 2) / (size - 2)))
+        if len(sizes) > 1:
+            seen.append(as_look(found.findings, level, why, whole=sizes[-1]))
+            if not quiet:
+                print(seen[-1].sentence, file=sys.stderr, flush=True)
+        if last or not why:
+            break
+    said = list(found.findings.summary)
+    if seen:
+        said.insert(-1, seen[-1].sentence)
+    return pool, signals, replace(found, findings=found.findings.model_copy(update={"looks": seen, "summary": said}))
 
 
 def _with_analyses(
@@ -338,16 +203,16 @@ def _with_analyses(
         # Before the last sentence, which says what to do next.
         said.insert(-1, made.outliers.sentence)
     findings = found.findings.model_copy(update={"analyses": made, "summary": said})
-    return Examination(findings, found.scores, found.evidence)
+    return replace(found, findings=findings)
 
 
-def _with_times(found: Examination, clock: _Clock) -> Examination:
+def _with_times(found: Examination, clock: Clock) -> Examination:
     facts = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": {step: round(seconds, 2) for step, seconds in clock.seconds.items()},
     }
     findings = found.findings.model_copy(update={"run": found.findings.run | facts})
-    return Examination(findings, found.scores, found.evidence)
+    return replace(found, findings=findings)
 
 
 def _versions() -> dict[str, Any]:

@@ -9,28 +9,30 @@ from typing import Any
 import numpy as np
 
 from memberscope.analysis.exposed import Evidence, evidence, exposed_records
-from memberscope.attacks import ATTACKS, Attack
+from memberscope.attacks import DEFAULT, Attack
 from memberscope.auditing.breakdown import accuracy_figures, class_rows, curves, group_rows, histograms
 from memberscope.auditing.plan import checked_targets, chosen_attacks
+from memberscope.auditing.power import advise
+from memberscope.auditing.scoring import derive_all, score
 from memberscope.auditing.wording import headline, limits, summary, threat_model
 from memberscope.data.checks import check_inputs
 from memberscope.errors import SignalsError
-from memberscope.progress import progress
 from memberscope.signals.checks import check_signals
-from memberscope.signals.references import design, reference_rows, targets_among_references
+from memberscope.signals.references import reference_rows
+from memberscope.statistics.intervals import LEVEL
 from memberscope.statistics.measure import Measured, Measurement
 from memberscope.statistics.verdict import judge, overall
-from memberscope.text import percent
 from memberscope.types import (
     AttackResult,
     CheckResult,
     Dataset,
     Findings,
     Gate,
-    NotRun,
+    GateResult,
     Scores,
     Signals,
 )
+from memberscope.types.findings import ReferenceAdvice
 
 # The figure that ranks attacks and heads the report.
 HEADLINE_FPR = 0.01
@@ -44,11 +46,13 @@ class Examination:
         findings: the findings document.
         scores: every attack's scores by name.
         evidence: per-record p-values and flags; None if no attack could run.
+        pooled: every attack's figures over all targets by name, at any confidence level.
     """
 
     findings: Findings
-    scores: dict[str, Scores]
+    scores: Mapping[str, Scores]
     evidence: Evidence | None
+    pooled: Mapping[str, Measured] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Plan:
         gates: limits to hold the result against.
         seed: draws folds and bootstraps; the same plan and seed give the same findings.
         facts: entries for the findings' ``data``, ``model``, ``cost`` and ``run``.
+        level: confidence at which the gates are judged; above .95 where this is one of several looks.
+        advise: find out what more references would add.
     """
 
     name: str = "audit"
@@ -70,6 +76,8 @@ class Plan:
     gates: Sequence[Gate] = ()
     seed: int = 0
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    level: float = LEVEL
+    advise: bool = True
 
 
 def examine(
@@ -93,17 +101,12 @@ def examine(
     _check_same_records(signals, dataset)
     class_names = _class_names(signals, dataset)
 
+    derive_all(signals, targets, attacks)
     checks = _checks(signals, targets, dataset, plan.seed)
-    scores, not_run = _score(signals, targets, attacks, plan.seed, quiet)
-    twins = design(signals).twin
-    contrasting = {attack.name for attack in attacks if attack.contrasts}
-    shared = targets_among_references(signals, targets)
-    measurements = {
-        name: Measurement(found, twins, plan.seed, shared if name in contrasting else 0.0)
-        for name, found in scores.items()
-    }
+    scored = score(signals, targets, attacks, plan.seed, quiet=quiet)
+    scores, measurements, not_run = scored.scores, scored.measurements, scored.not_run
     pooled = {name: measurement.pooled for name, measurement in measurements.items()}
-    gates = [judge(gate, pooled) for gate in plan.gates]
+    gates = [judge(gate, pooled, plan.level) for gate in plan.gates]
     strongest = _strongest(pooled)
     proof = evidence(scores)
     records = (
@@ -120,6 +123,7 @@ def examine(
         for result in _results(attack, signals, measurements[attack.name], references)
     ]
     verdict = overall(gates)
+    advice = _advice(signals, targets, attacks, measurements, gates, plan) if plan.advise else None
     facts = {key: dict(value) for key, value in plan.facts.items()}
     audited = ~signals.population
     findings = Findings(
@@ -158,11 +162,29 @@ def examine(
         classes=class_rows(signals, measurements[strongest], targets, class_names),
         groups=group_rows(signals, measurements[strongest], targets, dataset),
         records=records,
+        references=advice,
         limits=limits(signals, targets, not_run, references),
         cost={"queries": signals.queries * signals.records * len(targets)} | facts.get("cost", {}),
         run={"seed": plan.seed} | facts.get("run", {}),
     )
-    return Examination(findings, scores, proof)
+    return Examination(findings, scores, proof, pooled)
+
+
+def _advice(
+    signals: Signals,
+    targets: tuple[int, ...],
+    attacks: Sequence[Attack],
+    measurements: Mapping[str, Measurement],
+    gates: Sequence[GateResult],
+    plan: Plan,
+) -> ReferenceAdvice | None:
+    """By the default attack, or by the one that can use most references if that was not run."""
+    able = [attack for attack in attacks if attack.minimum and attack.name in measurements]
+    if not able:
+        return None
+    attack = next((attack for attack in able if attack.name == DEFAULT), max(able, key=lambda each: each.recommended))
+    clusters = int(measurements[attack.name].clusters.max()) + 1
+    return advise(signals, attack, targets, gates, clusters, plan.seed)
 
 
 def _checks(signals: Signals, targets: Sequence[int], dataset: Dataset | None, seed: int) -> list[CheckResult]:
@@ -177,50 +199,6 @@ def _checks(signals: Signals, targets: Sequence[int], dataset: Dataset | None, s
     members = signals.members[targets[0]][audited]
     shown = dataset if len(audited) == len(dataset) else dataset.take(audited)
     return sorted(check_inputs(shown, members, np.random.default_rng([seed, 3])) + checks, key=lambda check: check.code)
-
-
-def _score(
-    signals: Signals, targets: tuple[int, ...], attacks: Sequence[Attack], seed: int, quiet: bool
-) -> tuple[dict[str, Scores], list[NotRun]]:
-    """Every attack's scores on every target; an attack that lacks something on any target is not run."""
-    scores: dict[str, Scores] = {}
-    not_run: list[NotRun] = []
-    members = signals.members[list(targets)] & ~signals.population
-    with progress("attacks", len(attacks), quiet=quiet) as show:
-        for done, attack in enumerate(attacks, 1):
-            reason = next((reason for target in targets if (reason := attack.lacks(signals, target))), "")
-            values = None
-            if not reason:
-                number = [kind.name for kind in ATTACKS].index(attack.name) if type(attack) in ATTACKS else len(ATTACKS)
-                values = np.stack(
-                    [attack(signals, target, np.random.default_rng([seed, 4, number, target])) for target in targets]
-                )
-                reason = _too_few_scored(signals, values)
-            if reason or values is None:
-                not_run.append(NotRun(name=attack.name, reason=reason))
-            else:
-                scores[attack.name] = Scores(attack.name, values, members, targets)
-            show(done, attack.name)
-    if not scores:
-        raise SignalsError(
-            "at least one attack that can run",
-            "; ".join(f"{missing.name}: {missing.reason}" for missing in not_run),
-            "Give more access or more reference models, or choose other attacks.",
-        )
-    return scores, not_run
-
-
-def _too_few_scored(signals: Signals, values: np.ndarray[Any, Any]) -> str:
-    """A reason not to report an attack that could score fewer than nine records in ten."""
-    scored = ~np.isnan(values[:, ~signals.population])
-    if scored.mean() >= 0.9:
-        return ""
-    bad = ~np.isnan(values) | signals.population
-    example = str(signals.ids[int(np.argmin(bad.mean(axis=0)))])
-    return (
-        f"only {percent(scored.mean())} of the records are IN and OUT in enough references to be scored "
-        f"(not, for example, {example!r}): use complementary pairs or more references"
-    )
 
 
 def _results(
@@ -240,7 +218,7 @@ def _results(
             parameters=dict(attack.parameters()) if pooled else {},
         )
 
-    scored = (~np.isnan(measurement.scores.values)).sum(axis=1)
+    scored = measurement.scored
     rows = [one("all", measurement.pooled, max(references.values()), int(scored.sum()), True)]
     for position, target in enumerate(measurement.scores.targets):
         rows.append(one(target, measurement.targets[position], references[target], int(scored[position]), False))

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from memberscope.attacks import Attack
+from memberscope.auditing import Examination, Plan
+from memberscope.auditing.plan import checked_targets, chosen_attacks
 from memberscope.auditing.power import gained, key
+from memberscope.statistics.intervals import LEVEL
 from memberscope.statistics.looks import gain_bound
 from memberscope.statistics.measure import Measured
 from memberscope.statistics.verdict import judge
-from memberscope.types import Gate, Signals
+from memberscope.text import percent
+from memberscope.types import Findings, Gate, Signals
+from memberscope.types.findings import Look
 
 
 def still_open(
@@ -75,3 +80,42 @@ def _bounds(
         for figure, values in found.figures.items()
         if found.measurable(figure)
     }
+
+
+def why_go_on(signals: Signals, found: Examination, plan: Plan, doublings: float) -> str:
+    """:func:`still_open` for what :func:`~memberscope.auditing.examine` found by ``plan``."""
+    attacks = {attack.name: attack for attack in chosen_attacks(plan.attacks)}
+    targets = checked_targets(signals, plan.targets)
+    return still_open(
+        signals, attacks, found.pooled, plan.gates, targets, level=plan.level, doublings=doublings, seed=plan.seed
+    )
+
+
+def as_look(findings: Findings, level: float, why: str, whole: int) -> Look:
+    """What one judgement found.
+
+    Args:
+        findings: of the models so far.
+        level: at which the gates were judged.
+        why: training goes on; empty if it ends here.
+        whole: models of the whole pool.
+    """
+    models = findings.populations["models"]
+    at = (
+        f"Judged with {models} of at most {whole} models, at a confidence of {percent(level)} so that all looks "
+        f"together have {percent(LEVEL)}"
+    )
+    if why:
+        sentence = f"{at}: not decided. {why}"
+    elif models < whole:
+        sentence = f"{at}: decided, so that {whole - models} models need not be trained."
+    else:
+        sentence = f"{at}: this is the last look."
+    return Look(
+        models=models,
+        references=findings.populations["references"],
+        level=level,
+        verdict=findings.verdict,
+        strongest=findings.strongest,
+        sentence=sentence,
+    )

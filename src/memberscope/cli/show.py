@@ -127,8 +127,8 @@ def audit_shard(
 ) -> None:
     """Do one shard of an audit's training and asking, and say what is still missing."""
     from memberscope.config import AuditConfig
-    from memberscope.run import run_shard
     from memberscope.training.rows import parse_shard
+    from memberscope.work import run_shard
 
     part = parse_shard(shard)
     if config is None:

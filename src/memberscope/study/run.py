@@ -113,7 +113,9 @@ class _Work:
             "run": {"memberscope": __version__, "plan": pool.manifest["plan_hash"]},
         }
         config = self.prepared.config
-        plan = Plan(f"{config.name}: {defence.title}", self.prepared.targets, None, (), config.seed, facts)
+        plan = Plan(
+            f"{config.name}: {defence.title}", self.prepared.targets, None, (), config.seed, facts, advise=False
+        )
         # OpenMP's threads spin while they wait, and cost a busy machine more than they bring to arrays this small.
         with threadpool_limits(1, "openmp"):
             found = examine(signals, plan, dataset=self.prepared.dataset, quiet=self.quiet)
