@@ -26,7 +26,7 @@ def ray_nodes(
 ) -> Iterator[str]:
     """The address of a cluster whose nodes are 127.0.0.2, 127.0.0.3, …, each of ``cpus`` processors.
 
-    Inside ``with``, this process and its children have the cluster's own token in the environment.
+    Only who has this process's token (:func:`use_own_token`) may use it.
 
     Args:
         environments: of single nodes, from 0, changes to the environment.
@@ -37,9 +37,7 @@ def ray_nodes(
         free.bind(("127.0.0.2", 0))
         address = f"127.0.0.2:{free.getsockname()[1]}"
     nodes: list[subprocess.Popen[bytes]] = []
-    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")}
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token())}
-    os.environ.pop("RAY_ADDRESS", None)
+    use_own_token()
     try:
         for node in range(count):
             host = f"127.0.0.{node + 2}"
@@ -62,6 +60,7 @@ def ray_nodes(
                 "--block",
             ]
             environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict((environments or {}).get(node, {}))
+            environment.pop("RAY_ADDRESS", None)
             log = place / f"node{node}.log"
             with log.open("wb") as output:
                 nodes.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment))
@@ -75,21 +74,22 @@ def ray_nodes(
                 process.wait(20)
             process.kill()
             process.wait()
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
         shutil.rmtree(place, ignore_errors=True)
 
 
 @cache
-def _token() -> Path:
-    # One for all clusters of this process: Ray reads it once.
+def use_own_token() -> None:
+    """Have clusters of this process and its children ask for a token that is made up here.
+
+    Once a process and before it imports Ray, which reads the environment then and never again.
+    """
+    if "ray" in sys.modules:
+        raise RuntimeError("Ray was imported before its token was set")
     descriptor, name = tempfile.mkstemp(prefix="ms-ray-token-")
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_hex(32))
     atexit.register(Path(name).unlink, missing_ok=True)
-    return Path(name)
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": name}
 
 
 def _await(process: subprocess.Popen[bytes], log: Path, seconds: float = 90) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ray_nodes import use_own_token
 
 from memberscope.data.embedded import digits
 from memberscope.types import Dataset
+
+# Here, because it has to be before any test imports Ray.
+use_own_token()
 
 
 @pytest.fixture(scope="session")

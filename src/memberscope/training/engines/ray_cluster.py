@@ -105,15 +105,13 @@ class Ray:
                     attempts.killed(index, _why(error))
                 except ray.exceptions.RayTaskError as error:
                     cause = error.cause
+                    if isinstance(cause, ray.exceptions.RayError):
+                        raise _failed(cause) from error
                     if not out_of_memory(cause):
                         raise cause from error
                     attempts.short_of_memory(beside, started)
                 except ray.exceptions.RayError as error:
-                    raise PoolError(
-                        "Ray to run the tasks",
-                        f"{type(error).__name__}: {_first(error)}",
-                        "Look at the cluster's logs.",
-                    ) from error
+                    raise _failed(error) from error
                 else:
                     del ready
                     yield result
@@ -190,6 +188,12 @@ def _fit(node: Mapping[str, float], threads: int, gpus: float) -> int:
 
 def _why(error: BaseException) -> str:
     return "was lost with its machine" if "Node" in type(error).__name__ else "was killed"
+
+
+def _failed(error: BaseException) -> PoolError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = f"{type(error).__name__}: {lines[-1] if lines else 'nothing more'}"
+    return PoolError("Ray to run the tasks", said, "Look at the cluster's logs.")
 
 
 def _first(error: BaseException) -> str:
