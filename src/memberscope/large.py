@@ -106,3 +106,37 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iter
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def quantiles(rows: NDArray[np.float64], wanted: tuple[float, ...]) -> tuple[float, ...]:
+    """Quantiles over all numbers of ``(T, N)`` that are not NaN, linear between neighbours, as NumPy's.
+
+    Without a copy of them: a sample says where to look, and only what lies there is put in order.
+    """
+    sample = np.sort(np.concatenate([row[:: max(1, rows.size // 1_000_000)] for row in rows]))
+    sample = sample[~np.isnan(sample)]
+    count = sum(int(np.count_nonzero(~np.isnan(row))) for row in rows)
+    result = []
+    for share in wanted:
+        place = share * (count - 1)
+        first = int(place)
+        reach = 5 * np.sqrt(share * (1 - share) * len(sample)) + 2
+        low, high = int(share * len(sample) - reach), int(share * len(sample) + reach)
+        least = sample[low] if low >= 0 else -np.inf
+        most = sample[high] if high < len(sample) else np.inf
+        below, near = _between(rows, least, most)
+        if not below <= first or first + 1 >= below + len(near) < count:
+            below, near = _between(rows, -np.inf, np.inf)
+        at = np.sort(near)[[first - below, min(first + 1, count - 1) - below]]
+        result.append(float(at[0] + (place - first) * (at[1] - at[0])))
+    return tuple(result)
+
+
+def _between(rows: NDArray[np.float64], low: float, high: float) -> tuple[int, NDArray[np.float64]]:
+    """How many numbers lie below ``low``, and those from ``low`` to ``high``."""
+    below, found = 0, []
+    for row in rows:
+        below += int(np.count_nonzero(row < low))
+        found.append(row[(row >= low) & (row <= high)])
+        release(row)
+    return below, np.concatenate(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from memberscope import __version__
 from memberscope.auditing import Examination
 from memberscope.config import AuditConfig, write_yaml
 from memberscope.errors import MemberscopeError, PoolError
-from memberscope.files import atomic, read_json, sha256_file, write_json, write_npy, write_text, writer_lock
+from memberscope.files import atomic, read_json, sha256_file, write_json, write_text, writer_lock
+from memberscope.large import pieces, release
 from memberscope.report import render
 from memberscope.types import Dataset, Findings, Signals
 
@@ -39,7 +40,7 @@ def write_run(
     with writer_lock(folder):
         write_text(folder / "config.yaml", write_yaml(config or {}))
         for name, scores in found.scores.items():
-            write_npy(folder / "scores" / f"{name}.npy", scores.values)
+            _write_scores(folder / "scores" / f"{name}.npy", scores.values)
         _write_records(folder / "records.csv", found, signals)
         write_text(folder / "findings.json", as_json(found.findings))
         write_text(folder / "report.html", render(found.findings, dataset=dataset))
@@ -116,28 +117,47 @@ def _write_manifest(folder: Path) -> None:
     write_json(folder / "manifest.json", {"schema_version": "1.0", "memberscope": __version__, "files": files})
 
 
+def _write_scores(path: Path, values: NDArray[np.float64]) -> None:
+    """A target at a time: scores may be a memory map larger than memory."""
+    with atomic(path) as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": values.dtype.str, "fortran_order": False, "shape": values.shape}
+        )
+        for row in values:
+            file.write(np.ascontiguousarray(row).data)
+            release(row)
+
+
 def _write_records(path: Path, found: Examination, signals: Signals) -> None:
     """records.csv: one line a target and record, scores with six digits, empty where not scored."""
     targets = next(iter(found.scores.values())).targets
     audited = np.flatnonzero(~signals.population)
     shown = max(1, min(len(targets), MOST_ROWS // max(len(audited), 1)))
     names = list(found.scores)
-    proof = found.evidence
     with atomic(path) as binary:
         file = io.TextIOWrapper(binary, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(file)
         writer.writerow(["target", "id", "label", "member", *names, "p_value", "adjusted_p_value", "flagged"])
-        ids, labels = signals.ids[audited].tolist(), signals.labels[audited].tolist()
         for position, target in enumerate(targets[:shown]):
-            columns = [_texts(found.scores[name].values[position, audited]) for name in names]
-            if proof is None:
-                columns += [[""] * len(audited)] * 3
-            else:
-                columns += [_texts(proof.p_values[position, audited]), _texts(proof.adjusted[position, audited])]
-                columns.append(proof.flagged[position, audited].astype(int).tolist())
-            member = signals.members[target][audited].astype(int).tolist()
-            writer.writerows(zip([target] * len(audited), ids, labels, member, *columns, strict=True))
+            for where in pieces(len(audited), 10_000):
+                writer.writerows(_lines(found, signals, position, target, audited[where]))
         file.detach()
+
+
+def _lines(
+    found: Examination, signals: Signals, position: int, target: int, records: NDArray[np.int64]
+) -> Iterator[tuple[object, ...]]:
+    """Lines of records.csv about some records of one target."""
+    columns: list[list[Any]] = [_texts(scores.values[position][records]) for scores in found.scores.values()]
+    proof = found.evidence
+    if proof is None:
+        columns += [[""] * len(records)] * 3
+    else:
+        columns += [_texts(proof.p_values[position][records]), _texts(proof.adjusted[position][records])]
+        columns.append(proof.flagged[position][records].astype(int).tolist())
+    ids, labels = signals.ids[records].tolist(), signals.labels[records].tolist()
+    member = signals.members[target][records].astype(int).tolist()
+    return zip([target] * len(records), ids, labels, member, *columns, strict=True)
 
 
 def _texts(values: NDArray[np.float64]) -> list[str]:

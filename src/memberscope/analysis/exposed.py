@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memberscope.large import in_threads, pieces, release, threads, working_array
 from memberscope.statistics.cluster import ratio
 from memberscope.statistics.intervals import benjamini_hochberg, proportion
 from memberscope.types import Scores, Signals
@@ -54,23 +56,63 @@ def p_values(scores: Scores) -> Floats:
     The non-members of all targets form the null sample; a member's score joins it (conformal p-value), a
     non-member's is in it already. P(p <= u) <= u for a record that leaves no trace.
     """
-    null = np.sort(scores.values[~scores.members & ~np.isnan(scores.values)])
-    above = len(null) - np.searchsorted(null, scores.values, "left")
-    values = np.where(scores.members, (above + 1) / (len(null) + 1), above / max(len(null), 1))
-    return np.where(np.isnan(scores.values), np.nan, values)
+    null = _null(scores)
+    result = working_array(scores.values.shape)
+
+    def work(row: int) -> None:
+        values, members = scores.values[row], scores.members[row]
+        order = np.argsort(values)
+        # In order, the searches walk through the null sample once.
+        above = len(null) - np.searchsorted(null, values[order], "left")
+        own = np.where(members[order], (above + 1) / (len(null) + 1), above / max(len(null), 1))
+        result[row, order] = np.where(np.isnan(values[order]), np.nan, own)
+        release(values)
+        release(result[row])
+
+    for _ in in_threads(work, range(len(result)), threads(result.size)):
+        pass
+    return result
 
 
-def evidence(scores: dict[str, Scores]) -> Evidence | None:
+def _null(scores: Scores) -> Floats:
+    """Non-members' scores of all targets, in order."""
+    count = sum(int((~members & ~np.isnan(row)).sum()) for row, members in _rows(scores))
+    null, filled = np.empty(count), 0
+    for row, members in _rows(scores):
+        own = row[~members & ~np.isnan(row)]
+        null[filled : filled + len(own)] = own
+        filled += len(own)
+    null.sort()
+    return null
+
+
+def _rows(scores: Scores) -> Iterator[tuple[Floats, NDArray[np.bool_]]]:
+    """Each target's scores and members; memory of a mapped row is given back after it."""
+    for row, members in zip(scores.values, scores.members, strict=True):
+        yield row, members
+        release(row)
+
+
+def evidence(scores: Mapping[str, Scores]) -> Evidence | None:
     """Evidence under the first attack of :data:`EVIDENCE` that was run; None without any."""
     name = next((name for name in EVIDENCE if name in scores), None)
     if name is None:
         return None
     p = p_values(scores[name])
-    adjusted = np.full(p.shape, np.nan)
-    for row, values in enumerate(p):
+    adjusted, flagged = working_array(p.shape), working_array(p.shape, np.bool_)
+
+    def work(row: int) -> None:
+        values, own = p[row], np.full(p.shape[1], np.nan)
         scored = ~np.isnan(values)
-        adjusted[row, scored] = benjamini_hochberg(values[scored])
-    return Evidence(name, p, adjusted, np.nan_to_num(adjusted, nan=1.0) <= FALSE_DISCOVERIES)
+        own[scored] = benjamini_hochberg(values[scored])
+        adjusted[row] = own
+        flagged[row] = np.nan_to_num(own, nan=1.0) <= FALSE_DISCOVERIES
+        for array in (p, adjusted, flagged):
+            release(array[row])
+
+    for _ in in_threads(work, range(len(p)), threads(p.size)):
+        pass
+    return Evidence(name, p, adjusted, flagged)
 
 
 def exposed_records(
@@ -80,16 +122,29 @@ def exposed_records(
 
     Sorted by the share of the targets trained on the record that flag it, then by its median p-value there.
     """
-    members, flagged = scores.members, found.flagged
-    audited = ~np.isnan(scores.values)
-    inside, outside = members & audited, ~members & audited
-    support_in, targets_in = (flagged & inside).sum(axis=0), inside.sum(axis=0)
-    support_out, targets_out = (flagged & outside).sum(axis=0), outside.sum(axis=0)
+    count = scores.values.shape[1]
+    support_in, targets_in, support_out, targets_out = np.zeros((4, count), np.int64)
+    hits, total = np.zeros((2, int(clusters.max()) + 1), np.int64)
+    for (row, members), flagged, c in zip(_rows(scores), found.flagged, clusters, strict=True):
+        audited = ~np.isnan(row)
+        inside, outside = members & audited, ~members & audited
+        support_in += flagged & inside
+        targets_in += inside
+        support_out += flagged & outside
+        targets_out += outside
+        hits[c] += int((flagged & inside).sum())
+        total[c] += int(inside.sum())
     candidates = np.flatnonzero(targets_in > 0)
-    p, adjusted, score = (
-        np.nanmedian(np.where(inside, values, np.nan)[:, candidates], axis=0)
-        for values in (found.p_values, found.adjusted, scores.values)
-    )
+    share = support_in[candidates] / targets_in[candidates]
+    chosen = candidates[_first(-share)]
+    p = _median(found.p_values, scores, chosen)
+    # Only what may be listed is looked at more closely.
+    near = np.lexsort((chosen, p, -support_in[chosen] / targets_in[chosen]))
+    last = near[min(LISTED, len(near)) - 1] if len(near) else 0
+    flags = support_in[chosen] / targets_in[chosen]
+    kept = (flags > flags[last]) | ((flags == flags[last]) & (p <= p[last])) if len(near) else np.zeros(0, np.bool_)
+    candidates, p = chosen[kept], p[kept]
+    adjusted, score = (_median(values, scores, candidates) for values in (found.adjusted, scores.values))
     share = support_in[candidates] / targets_in[candidates]
     order = np.lexsort((candidates, -score, p, -share))[:LISTED]
     rows = [
@@ -108,16 +163,35 @@ def exposed_records(
         for i in order
         if share[i] > 0
     ]
-    hits, total = np.zeros((2, int(clusters.max()) + 1), np.int64)
-    np.add.at(hits, clusters, (flagged & inside).sum(axis=1))
-    np.add.at(total, clusters, inside.sum(axis=1))
     figure = proportion(int(hits[0]), int(total[0])) if len(hits) == 1 else ratio(hits, total)
     return Records(
         attack=scores.attack,
         q=FALSE_DISCOVERIES,
-        flagged=round(float((flagged & inside).sum(axis=1).mean())),
-        members=round(float(inside.sum(axis=1).mean())),
+        flagged=round(float(hits.sum() / len(clusters))),
+        members=round(float(total.sum() / len(clusters))),
         share=figure.figure(),
         always=int(((support_in == targets_in) & (targets_in > 1)).sum()),
         top=rows,
     )
+
+
+def _first(values: Floats) -> NDArray[np.int64]:
+    """Places of the lowest values, so many as are listed, with all that equal the last of them."""
+    if len(values) <= LISTED:
+        return np.arange(len(values))
+    return np.flatnonzero(values <= np.partition(values, LISTED - 1)[LISTED - 1])
+
+
+def _median(values: Floats, scores: Scores, records: NDArray[np.int64]) -> Floats:
+    """Median over the targets trained on each of these records that score it, ``(n,)``."""
+    result = np.empty(len(records))
+    for where in pieces(len(records)):
+        index = records[where]
+        inside = scores.members[:, index] & ~np.isnan(scores.values[:, index])
+        part = np.sort(np.where(inside, values[:, index], np.nan), axis=0)
+        count = inside.sum(axis=0)
+        column = np.arange(len(index))
+        result[where] = (part[(count - 1) // 2, column] + part[count // 2, column]) / 2
+    for array in (values, scores.values):
+        release(array)
+    return result

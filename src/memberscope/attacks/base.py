@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,6 +35,9 @@ class Base(Attack):
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         temperature = tune(signals, target, "base", temperature=self.temperature).temperature
         return log_ratio(signals, target, "base", temperature, 0.0)
+
+    def temperatures(self, signals: Signals, target: int) -> Sequence[float]:
+        return (tune(signals, target, "base", temperature=self.temperature).temperature,)
 
     def parameters(self) -> Mapping[str, Any]:
         return {"temperature": self.temperature or "tuned on references"}

@@ -106,6 +106,10 @@ class Attack(ABC):
             return f"needs at least {self.minimum} {models}, and {count or 'none'} can serve"
         return ""
 
+    def temperatures(self, signals: Signals, target: int) -> Sequence[float]:
+        """Temperatures at which scaled logits of all models will be asked for, so that they can be derived at once."""
+        return () if self.access == Access.LABEL else (1.0,)
+
     def parameters(self) -> Mapping[str, Any]:
         """The fields, as JSON values for the findings."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

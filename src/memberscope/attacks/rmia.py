@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -47,6 +47,9 @@ class _Rmia(Attack):
     def chosen(self, signals: Signals, target: int) -> Tuned:
         """Temperature and a used for ``target``."""
         return tune(signals, target, self._kind(), temperature=self.temperature, a=self.a)
+
+    def temperatures(self, signals: Signals, target: int) -> Sequence[float]:
+        return (self.chosen(signals, target).temperature,)
 
     def _kind(self) -> str:
         return "rmia_online" if self.online else "rmia_offline"

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memberscope.large import in_threads, quantiles, release, threads
 from memberscope.signals.derive import correct_row
 from memberscope.statistics import cluster, roc
-from memberscope.statistics.intervals import LEVEL
+from memberscope.statistics.intervals import LEVEL, Estimate
 from memberscope.statistics.measure import Measurement, accuracies, rate
 from memberscope.types import Dataset, Figure, Scores, Signals
 from memberscope.types.base import Histogram
@@ -65,20 +66,23 @@ def histograms(scores: Mapping[str, Scores], strongest: str) -> list[Histogram]:
 
 
 def _histogram(scores: Scores) -> Histogram:
-    values = scores.values[~np.isnan(scores.values)]
     # Extreme scores would squeeze everything else into one bar; they are counted in the outermost bars.
-    low, high = np.quantile(values, [0.002, 0.998])
+    low, high = quantiles(scores.values, (0.002, 0.998))
     if not low < high:
-        low, high = float(values.min()) - 0.5, float(values.max()) + 0.5
-    edges = np.linspace(low, high, HISTOGRAM_BINS + 1)
-    density = []
-    for where in (scores.members, ~scores.members):
-        part = scores.values[where]
-        part = np.clip(part[~np.isnan(part)], low, high)
-        density.append(np.histogram(part, edges)[0] / max(len(part), 1))
+        low = min(float(np.nanmin(row)) for row in scores.values) - 0.5
+        high = max(float(np.nanmax(row)) for row in scores.values) + 0.5
+    counts, sizes = np.zeros((2, HISTOGRAM_BINS)), np.zeros(2)
+    for row, members in zip(scores.values, scores.members, strict=True):
+        known = ~np.isnan(row)
+        for side, where in enumerate((members & known, ~members & known)):
+            part = np.clip(row[where], low, high)
+            counts[side] += np.histogram(part, HISTOGRAM_BINS, (low, high))[0]
+            sizes[side] += len(part)
+        release(row)
+    density = counts / np.maximum(sizes, 1)[:, None]
     return Histogram(
         attack=scores.attack,
-        edges=[float(edge) for edge in edges],
+        edges=[float(edge) for edge in np.linspace(low, high, HISTOGRAM_BINS + 1)],
         members=[float(value) for value in density[0]],
         non_members=[float(value) for value in density[1]],
     )
@@ -88,8 +92,7 @@ def class_rows(
     signals: Signals, measurement: Measurement, targets: Sequence[int], names: Sequence[str]
 ) -> list[ClassRow]:
     """Leakage by class, intervals corrected for the number of classes (Bonferroni)."""
-    present = [k for k in range(len(names)) if ((signals.labels == k) & ~signals.population).any()]
-    return _rows(signals, measurement, targets, {names[k]: signals.labels == k for k in present})
+    return _rows(signals, measurement, targets, _parts(signals, signals.labels, names))
 
 
 def group_rows(
@@ -98,52 +101,93 @@ def group_rows(
     """Leakage by each of the data set's groups with 2 to 50 values."""
     found: dict[str, list[ClassRow]] = {}
     for name, values in (dataset.groups if dataset else {}).items():
-        kinds = np.unique(values)
+        kinds, index = np.unique(values, return_inverse=True)
         if 2 <= len(kinds) <= MOST_GROUPS:
-            found[name] = _rows(signals, measurement, targets, {str(kind): values == kind for kind in kinds})
+            parts = _parts(signals, index, [str(kind) for kind in kinds], all_of=True)
+            found[name] = _rows(signals, measurement, targets, parts)
     return found
 
 
+def _parts(
+    signals: Signals, kind: NDArray[np.int64], names: Sequence[str], *, all_of: bool = False
+) -> dict[str, NDArray[np.int64]]:
+    """The audited records of each kind, in order; kinds without any are left out unless ``all_of``."""
+    audited = np.flatnonzero(~signals.population)
+    order = audited[np.argsort(kind[audited], kind="stable")]
+    bounds = np.searchsorted(kind[order], np.arange(len(names) + 1))
+    parts = {name: order[a:b] for name, a, b in zip(names, bounds[:-1], bounds[1:], strict=True)}
+    return {name: part for name, part in parts.items() if all_of or len(part)}
+
+
 def _rows(
-    signals: Signals, measurement: Measurement, targets: Sequence[int], parts: Mapping[str, NDArray[np.bool_]]
+    signals: Signals, measurement: Measurement, targets: Sequence[int], parts: Mapping[str, NDArray[np.int64]]
 ) -> list[ClassRow]:
     level = 1 - (1 - LEVEL) / max(len(parts), 1)
-    correct = np.stack([correct_row(signals, target)[:, 0] for target in targets])
+    tallies = {name: _Tally(int(measurement.clusters.max()) + 1) for name in parts}
     scores = measurement.scores
-    return [
-        _row(name, chosen & ~signals.population, scores, measurement, correct, level) for name, chosen in parts.items()
-    ]
+
+    def work(position: int) -> list[tuple[Estimate, NDArray[np.int64], NDArray[np.int64]]]:
+        values, members = scores.values[position], scores.members[position]
+        correct = correct_row(signals, targets[position])[:, 0]
+        found = []
+        for part in parts.values():
+            own, truth, right = values[part], members[part], correct[part]
+            known = ~np.isnan(own)
+            counts = [np.sum(what) for what in (truth, right & truth, ~truth, right & ~truth)]
+            found.append(
+                (
+                    roc.auc_estimate(own[known & truth], own[known & ~truth]),
+                    measurement.accused(own, truth, measurement.fold[part]),
+                    np.array(counts),
+                )
+            )
+        release(values)
+        return found
+
+    workers = threads(scores.values.size)
+    for position, found in enumerate(in_threads(work, range(len(targets)), workers)):
+        for tally, (area, accused, counts) in zip(tallies.values(), found, strict=True):
+            tally.areas.append(area)
+            tally.accused[measurement.clusters[position]] += accused
+            tally.counts += counts
+    return [_row(name, tally, measurement, level) for name, tally in tallies.items()]
 
 
-def _row(
-    name: str,
-    chosen: NDArray[np.bool_],
-    scores: Scores,
-    measurement: Measurement,
-    correct: NDArray[np.bool_],
-    level: float,
-) -> ClassRow:
-    truth = scores.members[:, chosen]
-    right = correct[:, chosen]
-    part = Scores(scores.attack, scores.values[:, chosen], truth, scores.targets)
+class _Tally:
+    """What the targets say of one part of the records."""
+
+    def __init__(self, clusters: int) -> None:
+        self.areas: list[Estimate] = []
+        self.accused = np.zeros((clusters, 4), np.int64)
+        # Members, those classified correctly, and likewise non-members.
+        self.counts = np.zeros(4, np.int64)
+
+
+def _row(name: str, tally: _Tally, measurement: Measurement, level: float) -> ClassRow:
+    members, members_right, others, others_right = (int(count) for count in tally.counts)
+    targets = len(tally.areas)
     measurable = measurement.operating_point is not None
-    counts = measurement.operating_counts(chosen)
     reason = "a false-alarm rate of 1 % cannot be measured here"
+    tpr, fpr = (
+        rate(tally.accused, column, measurement.inflation).figure(level)
+        if measurable
+        else Figure.not_measurable(reason)
+        for column in (0, 2)
+    )
     return ClassRow(
         name=name,
-        members=round(float(truth.sum(axis=1).mean())),
-        non_members=round(float((~truth).sum(axis=1).mean())),
-        train_accuracy=float(right[truth].mean()) if truth.any() else None,
-        test_accuracy=float(right[~truth].mean()) if (~truth).any() else None,
-        auc=_part_auc(part, measurement, level),
-        tpr=rate(counts, 0, measurement.inflation).figure(level) if measurable else Figure.not_measurable(reason),
-        fpr=rate(counts, 2, measurement.inflation).figure(level) if measurable else Figure.not_measurable(reason),
+        members=round(members / targets),
+        non_members=round(others / targets),
+        train_accuracy=members_right / members if members else None,
+        test_accuracy=others_right / others if others else None,
+        auc=_part_auc(tally.areas, measurement, level),
+        tpr=tpr,
+        fpr=fpr,
     )
 
 
-def _part_auc(part: Scores, measurement: Measurement, level: float) -> Figure:
+def _part_auc(singles: list[Estimate], measurement: Measurement, level: float) -> Figure:
     """AUC within a part of the records: mean over targets, with the spread over clusters of targets."""
-    singles = [roc.auc_estimate(*part.of(position)) for position in range(len(part.targets))]
     known = [(single, c) for single, c in zip(singles, measurement.clusters, strict=True) if single.value is not None]
     if not known:
         return singles[0].figure()

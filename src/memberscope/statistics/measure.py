@@ -90,6 +90,11 @@ class Measurement:
         return self._figures.pooled
 
     @property
+    def scored(self) -> NDArray[np.int64]:
+        """``(T,)`` records that each target's scores say something about."""
+        return self._figures.scored
+
+    @property
     def thresholds(self) -> tuple[float, float]:
         """Operating thresholds chosen outside and inside the half :attr:`fold`, each used on the other."""
         return self._figures.thresholds
@@ -131,6 +136,7 @@ class Measurement:
             curve,
             whole.band(*curve) if binned is None else None,
             (all(ranked.halves[0]), all(ranked.halves[1])),
+            ranked.totals.sum(axis=1),
         )
 
     def _pooled(self, whole: Sample, binned: cluster.Binned | None, parts: list[Measured]) -> Measured:
@@ -223,6 +229,7 @@ class _Figures:
     curve: tuple[NDArray[np.float64], NDArray[np.float64]]
     band: list[tuple[float, float]] | None
     judged: tuple[bool, bool]
+    scored: NDArray[np.int64]
 
 
 def _one(keys: NDArray[np.int64]) -> Measured:

@@ -1,0 +1,129 @@
+"""Every attack on every target, scored and measured, whatever the size: an attack or two at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from memberscope.attacks import ATTACKS, Attack
+from memberscope.errors import SignalsError
+from memberscope.large import in_threads, release, threads, working_array
+from memberscope.progress import progress
+from memberscope.signals.derive import prepare
+from memberscope.signals.references import design, targets_among_references
+from memberscope.statistics.measure import Measurement
+from memberscope.text import percent
+from memberscope.types import NotRun, Scores, Signals
+
+# Scores in order that are held at once, in bytes: how many attacks are measured at the same time.
+_HELD = 600_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What the attacks said.
+
+    Args:
+        scores: by attack that ran.
+        measurements: likewise, every figure made.
+        not_run: the others, and why.
+    """
+
+    scores: Mapping[str, Scores]
+    measurements: Mapping[str, Measurement]
+    not_run: list[NotRun]
+
+
+def derive_all(signals: Signals, targets: Sequence[int], attacks: Sequence[Attack]) -> None:
+    """Derive what the attacks will ask for in one pass over the outputs."""
+    if signals.kind == "labels":
+        return
+    able = [attack for attack in attacks if not any(attack.lacks(signals, target) for target in targets)]
+    wanted = {t for attack in able for target in targets for t in attack.temperatures(signals, target)}
+    prepare(signals, sorted(wanted), targets)
+
+
+def score(
+    signals: Signals,
+    targets: tuple[int, ...],
+    attacks: Sequence[Attack],
+    seed: int,
+    *,
+    folder: Path | None = None,
+    quiet: bool = True,
+) -> Scored:
+    """Score and measure; an attack that lacks something on any target is not run.
+
+    Args:
+        signals: of the targets and their references.
+        targets: rows to audit.
+        attacks: to run.
+        seed: of what attacks draw and of bootstraps.
+        folder: where scores lie that do not fit into memory; the signals' when None.
+        quiet: show no progress.
+
+    Raises:
+        SignalsError: no attack can run.
+    """
+    members = signals.members[list(targets)]
+    if signals.population.any():
+        members &= ~signals.population
+    twins, shared = design(signals).twin, targets_among_references(signals, targets)
+    shape = len(targets), signals.records
+
+    def work(attack: Attack) -> tuple[Scores, Measurement] | str:
+        reason = next((reason for target in targets if (reason := attack.lacks(signals, target))), "")
+        if reason:
+            return reason
+        number = [kind.name for kind in ATTACKS].index(attack.name) if type(attack) in ATTACKS else len(ATTACKS)
+        rngs = [np.random.default_rng([seed, 4, number, target]) for target in targets]
+        into = working_array(shape, np.float64, folder or signals.folder)
+        values = attack.score_all(signals, targets, rngs, into)
+        if reason := _too_few_scored(signals, values):
+            return reason
+        found = Scores(attack.name, values, members, targets)
+        measurement = Measurement(found, twins, seed, shared if attack.contrasts else 0.0)
+        # Made here, in this attack's thread.
+        _ = measurement.pooled
+        return found, measurement
+
+    scores: dict[str, Scores] = {}
+    measurements: dict[str, Measurement] = {}
+    not_run: list[NotRun] = []
+    count = shape[0] * shape[1]
+    workers = max(1, min(threads(count), _HELD // (8 * count)))
+    with progress("attacks", len(attacks), quiet=quiet) as show:
+        for done, (attack, result) in enumerate(zip(attacks, in_threads(work, attacks, workers), strict=True), 1):
+            if isinstance(result, str):
+                not_run.append(NotRun(name=attack.name, reason=result))
+            else:
+                scores[attack.name], measurements[attack.name] = result
+            show(done, attack.name)
+    if not scores:
+        raise SignalsError(
+            "at least one attack that can run",
+            "; ".join(f"{missing.name}: {missing.reason}" for missing in not_run),
+            "Give more access or more reference models, or choose other attacks.",
+        )
+    return Scored(scores, measurements, not_run)
+
+
+def _too_few_scored(signals: Signals, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
+    """A reason not to report an attack that could score fewer than nine records in ten."""
+    missed = np.zeros(signals.records, np.int64)
+    for row in values:
+        missed += np.isnan(row)
+        release(row)
+    audited = ~signals.population
+    share = 1 - missed[audited].sum() / (len(values) * audited.sum())
+    if share >= 0.9:
+        return ""
+    missed[~audited] = 0
+    example = str(signals.ids[int(np.argmax(missed))])
+    return (
+        f"only {percent(share)} of the records are IN and OUT in enough references to be scored "
+        f"(not, for example, {example!r}): use complementary pairs or more references"
+    )
