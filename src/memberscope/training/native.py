@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -41,23 +42,23 @@ def dense_kernels() -> Kernels:
     processor, flags = _processor()
     if platform.system() != "Linux" or platform.machine() != "x86_64" or not flags >= _NEEDED:
         return Kernels(None, "the processor has no AMX tiles for bfloat16")
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    compiler = shlex.split(os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or "")
     if not compiler:
         return Kernels(None, "there is no C compiler (cc or gcc)")
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+        version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
         parts = (_SOURCE.read_text(), version, processor, " ".join(sorted(flags)), " ".join(_FLAGS))
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
         library = ctypes.CDLL(str(_built(compiler, key)))
     except (OSError, subprocess.CalledProcessError) as error:
         detail = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        return Kernels(None, f"the C compiler {compiler} failed: {detail[0] if detail else error}")
+        return Kernels(None, f"the C compiler {compiler[0]} failed: {detail[0] if detail else error}")
     if not library.usable():
         return Kernels(None, "the kernel of the operating system refuses the AMX tiles")
     return Kernels(library)
 
 
-def _built(compiler: str, key: str) -> Path:
+def _built(compiler: list[str], key: str) -> Path:
     """The compiled file; several processes may build it at once, each into a name of its own."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memberscope" / "kernels"
     try:
@@ -71,7 +72,7 @@ def _built(compiler: str, key: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="memberscope-", dir=cache if ours else None))
     made = folder / "kernels.so"
     try:
-        command = [compiler, *_FLAGS, "-o", str(made), str(_SOURCE)]
+        command = [*compiler, *_FLAGS, "-o", str(made), str(_SOURCE)]
         subprocess.run(command, capture_output=True, text=True, check=True)
         if ours:
             return made.replace(cache / f"{key}.so")
