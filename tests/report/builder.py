@@ -9,7 +9,17 @@ from scipy.special import ndtr, ndtri
 
 from memberscope.attacks import ATTACKS
 from memberscope.types import AttackResult, CheckResult, Dataset, Figure, Findings, Gate, GateResult, NotRun
-from memberscope.types.findings import ClassRow, Curve, Histogram, OperatingPoint, RecordRow, Records
+from memberscope.types.findings import (
+    ClassRow,
+    Curve,
+    Histogram,
+    Look,
+    OperatingPoint,
+    RecordRow,
+    Records,
+    ReferenceAdvice,
+    ReferencePoint,
+)
 from report.made import analyses, share
 
 ANIMALS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -121,6 +131,21 @@ CHECKS = [
     ),
     CheckResult(code="MS002", level="ok", title="Labels alike", message="Members and non-members share labels."),
 ]
+
+
+def references() -> ReferenceAdvice:
+    """Advice on references, invented."""
+    points = [ReferencePoint(references=size, value=share(tpr)) for size, tpr in ((2, 0.07), (4, 0.1), (12, 0.125))]
+    return ReferenceAdvice(
+        attack="bavaria",
+        metric="tpr",
+        targets=6,
+        points=points,
+        share=0.83,
+        recommended=64,
+        models=40,
+        sentence="With 12 references BaVarIA finds most of what it can.",
+    )
 
 
 def build(
@@ -236,6 +261,11 @@ def build(
             top=rows,
         ),
         "analyses": analyses([row.id for row in rows], labels.tolist(), class_names, images=kind == "image"),
+        "references": references(),
+        "looks": [
+            Look(models=8, references=6, level=0.9875, verdict="inconclusive", strongest="rmia_online", sentence="On."),
+            Look(models=13, references=12, level=0.975, verdict="fail", strongest="bavaria", sentence="Looked enough."),
+        ],
         "limits": [
             "The figures hold for models trained with this recipe on this many records.",
             "Only attacks on single records were run; groups of records may leak more.",

@@ -1,4 +1,4 @@
-"""What changed over the epochs: lines with their interval bands, and score histograms side by side."""
+"""What changed over the epochs, or with another whole number: lines with their bands, histograms side by side."""
 
 from __future__ import annotations
 
@@ -80,8 +80,9 @@ def draw(
     unit: Unit,
     chance: float | None = None,
     zero: bool = False,
+    axis: str = "epoch",
 ) -> Markup:
-    """Lines against the epoch, each in its 95 % band.
+    """Lines against the epoch (or another whole number), each in its 95 % band.
 
     Args:
         epochs: rising, one a value of every line.
@@ -91,11 +92,12 @@ def draw(
         unit: ``"share"`` prints percentages, ``"score"`` decimals.
         chance: what guessing would reach, drawn as a thin dotted line.
         zero: whether the axis begins at nothing, as it must where heights are compared with each other.
+        axis: what ``epochs`` are.
     """
     ends = [bound for line in lines for v in line.values for bound in (v.low, v.high) if bound is not None]
     ends += ([chance] if chance is not None else []) + ([0.0] if zero else [])
     scale = Scale(epochs, min(ends, default=0.0), max(ends, default=1.0))
-    shapes = _axes(epochs, scale, unit)
+    shapes = _axes(epochs, scale, unit, axis)
     if chance is not None:
         across = path([(LEFT, scale.y(chance)), (RIGHT, scale.y(chance))])
         shapes.append(element("path", d=across, stroke=MUTED, stroke_dasharray="2 3"))
@@ -114,7 +116,7 @@ def draw(
         shapes,
         name=name,
         title=title,
-        description=" ".join(_told(epochs, line, unit) for line in lines),
+        description=" ".join(_told(epochs, line, unit, axis) for line in lines),
         class_="lines",
     )
 
@@ -148,7 +150,7 @@ def _runs(epochs: Sequence[int], values: Sequence[Figure]) -> list[list[tuple[in
     return [run for run in runs if run]
 
 
-def _axes(epochs: Sequence[int], scale: Scale, unit: Unit) -> list[Markup]:
+def _axes(epochs: Sequence[int], scale: Scale, unit: Unit, axis: str) -> list[Markup]:
     shapes = [element("rect", x=LEFT, y=TOP, width=RIGHT - LEFT, height=BOTTOM - TOP, fill="#f7f8fa")]
     for value in scale.ticks():
         y = scale.y(value)
@@ -158,7 +160,7 @@ def _axes(epochs: Sequence[int], scale: Scale, unit: Unit) -> list[Markup]:
     for epoch in _labelled(epochs, scale):
         x = scale.x(epoch)
         shapes.append(element("text", str(epoch), x=x, y=BOTTOM + 18, text_anchor="middle", fill=MUTED))
-    title = "epoch (logarithmic)" if scale.logarithmic else "epoch"
+    title = f"{axis} (logarithmic)" if scale.logarithmic else axis
     shapes.append(element("text", title, x=(LEFT + RIGHT) / 2, y=BOTTOM + 38, text_anchor="middle", fill=INK))
     return shapes
 
@@ -173,7 +175,7 @@ def _labelled(epochs: Sequence[int], scale: Scale) -> list[int]:
     return shown + ([epochs[-1]] if len(epochs) > 1 else [])
 
 
-def _told(epochs: Sequence[int], line: Line, unit: Unit) -> str:
+def _told(epochs: Sequence[int], line: Line, unit: Unit, axis: str) -> str:
     runs = [point for run in _runs(epochs, line.values) for point in run]
     if not runs:
         return f"{line.title}: not measurable."
@@ -181,7 +183,7 @@ def _told(epochs: Sequence[int], line: Line, unit: Unit) -> str:
     for epoch, value, low, high in dict.fromkeys((runs[0], runs[-1])):
         share = f"{percent(value)} ({percent_range(low, high)})"
         parts.append(f"{share if unit == 'share' else f'{decimal(value)} ({decimal_range(low, high)})'} at {epoch}")
-    return f"{line.title}, by epoch: {', '.join(parts)}."
+    return f"{line.title}, by {axis}: {', '.join(parts)}."
 
 
 def _floor(value: float) -> int:

@@ -19,6 +19,7 @@ from memberscope.report.views import (
     embedding,
     outliers,
     records,
+    references,
     scores,
     trajectory,
 )
@@ -50,6 +51,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("precision", "How far one accusation can be trusted", attacks.precision_view),
     Section("scores", "How far the scores separate", scores.view),
     Section("trajectory", "How it grew while training", trajectory.view),
+    Section("references", "Would more reference models find more?", references.view),
     Section("threat", "What the attacker is assumed to have", context.threat_view),
     Section("populations", "What was compared", context.populations_view),
     Section("checks", "Checks on the audit itself", context.checks_view),
