@@ -55,7 +55,7 @@ def one_audit(job: tuple[int, str, int, int, int | None, tuple[str, ...]]) -> li
     seed, kind, models, records, digits, attacks = job
     rng = np.random.default_rng([2026, seed])
     single = kind == "one target"
-    signals = null_signals(models, records, "bernoulli" if single else "pairs", rng)
+    signals = null_signals(models, records, "bernoulli" if single else "pairs", rng, digits=digits)
     gated = [name for name in GATED if not attacks or name in (*attacks, "strongest")]
     gates = [Gate(metric="auc", limit=0.5, attack=name) for name in gated]
     gates += [Gate(metric="tpr", fpr=0.01, limit=0.01, attack=name) for name in gated]

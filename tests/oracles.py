@@ -342,6 +342,127 @@ def bavaria(o: Oracle, degrees: float | None = None) -> list[float]:
     return o.scores(lambda i, q: density(0, i, q) - density(1, i, q))
 
 
+def _quantiles(values: list[float], number: int) -> list[float]:
+    """Even quantiles from the lowest to the highest, each one of the values (the nearest, halves to even ranks)."""
+    ordered, last = sorted(values), len(values) - 1
+    return sorted({ordered[round(last * (k / (number - 1)))] for k in range(number)})
+
+
+def _trend(x: list[float], y: list[float], w: list[float], most: int = 9) -> Callable[[float], float]:
+    """Weighted least squares of y on hats between quantiles of x: a line through knots, level outside."""
+    knots = _quantiles(x, max(2, min(most, 2 + len(x) // 40)))
+    if len(knots) == 1:
+        level = math.fsum(a * b for a, b in zip(w, y, strict=True)) / math.fsum(w)
+        return lambda _: level
+
+    def hats(v: float) -> list[float]:
+        v = min(max(v, knots[0]), knots[-1])
+        row = [0.0] * len(knots)
+        for k in range(len(knots) - 1):
+            if knots[k] <= v <= knots[k + 1]:
+                share = (v - knots[k]) / (knots[k + 1] - knots[k])
+                row[k], row[k + 1] = 1 - share, share
+                break
+        return row
+
+    # Ridge of one millionth of the mean weight, as rows of their own.
+    weak = math.sqrt(1e-6 * math.fsum(w) / len(w))
+    rows = [[math.sqrt(b) * h for h in hats(v)] for v, b in zip(x, w, strict=True)]
+    rows += [[weak * (k == j) for k in range(len(knots))] for j in range(len(knots))]
+    right = [math.sqrt(b) * v for v, b in zip(y, w, strict=True)] + [0.0] * len(knots)
+    values = [float(v) for v in np.linalg.lstsq(np.array(rows), np.array(right), rcond=None)[0]]
+    return lambda v: math.fsum(h * c for h, c in zip(hats(v), values, strict=True))
+
+
+_Fit = tuple[int, float, float]
+
+
+def _posterior_variances(fits: list[_Fit], centre: list[float], both: list[int]) -> tuple[list[float], list[float]]:
+    """Smyth 2004, §6.2 with log s₀² a trend in the mean (limma-trend): posterior variance and its degrees."""
+    fitted = [i for i in both if fits[i][0] > 1]
+    own = [(max(n - 1, 0), v if n > 1 else 0.0) for n, _, v in fits]
+    if not any(fits[i][2] > 0 for i in fitted):
+        return [(1 + d * v) / (1 + d) for d, v in own], [1.0 + d for d, _ in own]
+    least = 1e-5 * statistics.median(fits[i][2] for i in fitted if fits[i][2] > 0)
+    e = [math.log(max(own[i][1], least)) - psi(own[i][0] / 2) + math.log(own[i][0] / 2) for i in fitted]
+    x = [centre[i] for i in fitted]
+    line = _trend(x, e, [1.0] * len(x))
+    knots = len(_quantiles(x, max(2, min(9, 2 + len(x) // 40))))
+    spread = math.fsum((a - line(b)) ** 2 for a, b in zip(e, x, strict=True)) / max(len(x) - knots, 1)
+    excess = spread - statistics.fmean(float(polygamma(1, own[i][0] / 2)) for i in fitted)
+    half = 5e5
+    if excess > float(polygamma(1, 5e5)):
+        half = min(max(0.5, brentq(lambda v: float(polygamma(1, v)) - excess, 1e-4, 1e7, xtol=1e-13, rtol=1e-14)), 5e5)
+    prior_ = [math.nan if math.isnan(m) else math.exp(line(m) + psi(half) - math.log(half)) for m in centre]
+    return [(2 * half * p + d * v) / (2 * half + d) for p, (d, v) in zip(prior_, own, strict=True)], [
+        2 * half + d for d, _ in own
+    ]
+
+
+def _posterior_means(
+    fits: list[_Fit], noise: list[float], other: list[float], both: list[int], replicated: bool
+) -> list[tuple[float, float, float]]:
+    """Each mean shrunk to its regression on the other side's: mean, its variance, the models' variance."""
+    x, m, se = [other[i] for i in both], [fits[i][1] for i in both], [noise[i] for i in both]
+    w = [1.0] * len(both)
+    for _ in range(4):
+        line = _trend(x, m, w)
+        square = [(a - line(b)) ** 2 for a, b in zip(m, x, strict=True)]
+        heavy = [v**2 for v in w]
+        if not replicated:
+            half = _trend(x, square, heavy, 5)
+            se = [max(0.5 * half(v), 1e-3 * max(statistics.fmean(square), 1e-12)) for v in x]
+        between = _trend(x, [a - b for a, b in zip(square, se, strict=True)], heavy, 5)
+        least = 0.01 * statistics.fmean(se)
+        w = [1 / (max(between(a), least) + b) for a, b in zip(x, se, strict=True)]
+        w = [v / statistics.fmean(w) for v in w]
+    result = []
+    for i in range(len(fits)):
+        if i not in set(both):
+            result.append((math.nan, math.nan, math.nan))
+            continue
+        t = max(between(other[i]), least)
+        v = noise[i] if replicated else t
+        result.append((line(other[i]) + t / (t + v) * (fits[i][1] - line(other[i])), t * v / (t + v), v))
+    return result
+
+
+def shrunk(fits: list[list[_Fit]]) -> list[list[tuple[float, float, float]]]:
+    """(mean, squared scale, degrees) of both predictives of every record, NaN unless both sides have models."""
+    both = [i for i in range(len(fits[0])) if fits[0][i][0] and fits[1][i][0]]
+    means = [[m for _, m, _ in side] for side in fits]
+    result = []
+    for s in (0, 1):
+        first = _posterior_variances(fits[s], means[s], both)[0]
+        noise = [v / max(n, 1) for v, (n, _, _) in zip(first, fits[s], strict=True)]
+        replicated = any(fits[s][i][0] > 1 for i in both)
+        post = _posterior_means(fits[s], noise, means[1 - s], both, replicated)
+        variance, degrees = _posterior_variances(fits[s], [m for m, _, _ in post], both)
+        total = [(single if not replicated else v) + u for v, (_, u, single) in zip(variance, post, strict=True)]
+        result.append([(m, t, d) for (m, _, _), t, d in zip(post, total, degrees, strict=True)])
+    return result
+
+
+def densities(side: tuple[float, float, float], x: float) -> tuple[float, float]:
+    """log t(x) and the z-score."""
+    mean, squared, degrees = side
+    if math.isnan(squared):
+        return math.nan, math.nan
+    scale = math.sqrt(squared)
+    return float(student_t.logpdf(x, degrees, mean, scale)), (x - mean) / scale
+
+
+def lira_hierarchical(o: Oracle) -> list[float]:
+    """LiRA with both means and variances shrunk, Student-t predictives (docs/attacks.md)."""
+    models = [shrunk([_fits(o, side, q) for side in (0, 1)]) for q in o.queries]
+
+    def one(i: int, q: int) -> float:
+        x = o.phi(o.target, i, q)
+        return densities(models[q][0][i], x)[0] - densities(models[q][1][i], x)[0]
+
+    return o.scores(one)
+
+
 ORACLES: dict[str, Callable[..., list[float]]] = {
     "gap": gap,
     "loss": loss,
@@ -360,4 +481,5 @@ ORACLES: dict[str, Callable[..., list[float]]] = {
     "rmia_online": lambda o, **given: _rmia(o, "rmia_online", **given),
     "base": _base,
     "bavaria": bavaria,
+    "lira_hierarchical": lira_hierarchical,
 }

@@ -120,7 +120,7 @@ def test_lira_online_reaches_what_its_model_predicts(models: int) -> None:
 
 def test_many_references_reach_the_best_possible() -> None:
     signals = homogeneous(128, 1.0, 3.0, 800)
-    for name in ("lira_online", "lira_online_pooled", "bavaria"):
+    for name in ("lira_online", "lira_online_pooled", "bavaria", "lira_hierarchical"):
         found, error = measured(name, signals)
         assert gaussian_auc(1.0) - 0.012 - 4 * error < found < gaussian_auc(1.0) + 4 * error
     # A global threshold drowns in the records' difficulty.
@@ -201,7 +201,7 @@ def test_the_same_seed_gives_the_same_scores_whatever_was_asked_before(name: str
 
 
 NEEDS_OUT = {"attack_r", "calibrated_loss", "rmia_offline", "lira_offline_pooled"}
-NEEDS_BOTH = {"lira_online_pooled", "bavaria"}
+NEEDS_BOTH = {"lira_online_pooled", "bavaria", "lira_hierarchical", "lira_learned"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -237,7 +237,7 @@ def test_what_each_attack_lacks() -> None:
     assert runs(null_world(2, 50, 3, rng, "pairs")) == one  # the twin is no reference
     with_one = one | {"calibrated_loss", "rmia_offline", "base"}
     assert runs(null_world(2, 50, 3, rng, "bernoulli")) == with_one
-    with_two = with_one | {"lira_offline_pooled", "rmia_online", "bavaria"}
+    with_two = with_one | {"lira_offline_pooled", "rmia_online", "bavaria", "lira_hierarchical"}
     assert runs(null_world(3, 50, 3, rng, "bernoulli")) == with_two
     assert runs(null_world(4, 50, 3, rng, "pairs")) == with_two
     assert runs(null_world(5, 50, 3, rng, "bernoulli")) == set(NAMES)

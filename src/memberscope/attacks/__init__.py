@@ -10,6 +10,8 @@ from memberscope.attacks.calibrated_loss import CalibratedLoss
 from memberscope.attacks.gap import Gap
 from memberscope.attacks.interface import Attack
 from memberscope.attacks.lira import LiraOffline, LiraOfflinePooled, LiraOnline, LiraOnlinePooled
+from memberscope.attacks.lira_hierarchical import LiraHierarchical
+from memberscope.attacks.lira_learned import LiraLearned
 from memberscope.attacks.rmia import RmiaOffline, RmiaOnline
 from memberscope.attacks.threshold import Confidence, Entropy, Loss, ModifiedEntropy, ScaledLogit
 from memberscope.errors import ConfigError, nearest
@@ -33,6 +35,8 @@ ATTACKS: tuple[type[Attack], ...] = (
     RmiaOnline,
     Base,
     Bavaria,
+    LiraHierarchical,
+    LiraLearned,
 )
 
 DEFAULT = Bavaria.name
