@@ -45,7 +45,7 @@ def answers(
     for place, batch in encode.stream(data.inputs, recipe.evaluation_batch_size):
         with autocast(recipe, device):
             logits = model(batch).float()
-        label = torch.from_numpy(data.labels[place]).to(device)[:, None]
+        label = torch.tensor(data.labels[place]).to(device)[:, None]
         correct[place] = (logits.argmax(1) == label[:, 0]).cpu().numpy()
         own = logits.gather(1, label)[:, 0]
         rest = logits.scatter(1, label, -torch.inf).double().logsumexp(1)

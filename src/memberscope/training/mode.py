@@ -19,10 +19,10 @@ from memberscope.models.options import FcnOptions
 from memberscope.training.recipe import Recipe
 
 # Weights below which products are too small for bfloat16 to make up for its casts (measured: docs/speed.md).
-SMALL = 60_000
+SMALL = 200_000
 
 # Weights of all models of a stack together: beyond, what a step reads and writes no longer stays in the cache.
-STACKED = 4_000_000
+STACKED = 6_000_000
 
 # Models of a stack at most: beyond, nothing is gained, and a kill or an idle core costs more.
 LARGEST = 8
