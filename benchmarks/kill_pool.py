@@ -179,7 +179,10 @@ class Trial:
             more = int(self.rng.integers(0, 3)) if len(self.before) + 6 < self.models else 0
             while more and victim.poll() is None and len(finished(self.killed)) < len(self.before) + more:
                 time.sleep(0.005)
-            time.sleep(float(self.rng.uniform(0, each if more else first)))
+            end = time.monotonic() + float(self.rng.uniform(0, each if more else first))
+            enough = len(self.before) + more + 2
+            while time.monotonic() < end and victim.poll() is None and len(finished(self.killed)) < enough:
+                time.sleep(0.005)
             running = victim.poll() is None
             for process in processes:
                 if process.poll() is None:
