@@ -19,7 +19,7 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/pip
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/pip
-	$(PIP) $(TORCH) -e '.[torch,parquet,analysis,dp,dev]'
+	$(PIP) $(TORCH) -e '.[torch,parquet,analysis,dp,ray,dev]'
 	@touch $@ $(VENV)/.run
 
 setup: $(VENV)/.dev
