@@ -244,7 +244,7 @@ def show(results: list[Result], *, as_json: bool) -> None:
         verdict = {True: "reached", False: "MISSED", None: ""}[r.met]
         what = f"{r.ours:.3g} {r.unit}" + (f" against {r.theirs:.4g} {r.unit}" if r.theirs is not None else "")
         spread = f"{r.low:.3g}–{r.high:.3g}"
-        figure = f"{r.ratio:.0f}× ({spread})" if r.ratio is not None else f"({spread})"
+        figure = f"{r.ratio:.3g}× ({spread})" if r.ratio is not None else f"({spread})"
         aim = "" if r.target is None else f"target {'≥' if r.ratio is not None else '≤'} {r.target:g}: {verdict}"
         memory = "" if r.peak_mb is None else f"peak +{r.peak_mb:.0f} MB"
         print(" | ".join(part for part in (f"{r.name:44s}", what, figure, aim, memory, r.note) if part))

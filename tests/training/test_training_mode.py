@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -71,7 +72,7 @@ def test_stacks_are_balanced_and_leave_work_for_two() -> None:
     half = np.arange(200) % 2 == 0
     sizes = [len(task) for task in make_tasks(np.stack([half] * 66), RECIPE, 8)]
     assert len(sizes) % 2 == 0 and max(sizes) - min(sizes) <= 1
-    assert len(make_tasks(np.stack([half] * 2), RECIPE, 8)) == 2
+    assert make_tasks(np.stack([half] * 6), RECIPE, 2) == [[0, 1], [2, 3], [4, 5]]
     assert stack_size(RECIPE, (64,), 10, 2) == 1
     assert stack_size(RECIPE, (64,), 10, 66) == stack_size(RECIPE, (64,), 10, 1000) > 1
 
@@ -215,3 +216,23 @@ def test_a_killed_stack_costs_itself_alone(make: Make, tmp_path: Path, members: 
     assert 0 < len(finished) < 6
     assert {name: (killed / name).stat().st_mtime_ns for name in finished} == finished
     assert resumed.manifest == make(folder=tmp_path / "whole", recipe=slow, stack=2).manifest
+
+
+def test_the_command_overrides_the_precision_and_the_findings_say_the_mode(tmp_path: Path) -> None:
+    config = tmp_path / "small.yaml"
+    config.write_text(
+        "data: {name: digits, records: 240}\n"
+        "recipe: {model: {name: fcn, widths: [16]}, epochs: 2}\n"
+        "pool: {models: 6, stack: 2}\nattacks: [loss]\nanalyses: none\nengine: serial\n"
+    )
+    command = [sys.executable, "-m", "memberscope", "audit", str(config), "--precision", "bf16", "--quiet", "--json"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=True)
+    model = json.loads(done.stdout)["model"]
+    assert model["mode"] == "bf16, stacks of 2, one thread a process"
+    assert model["recipe"]["precision"] == "bf16"
+    refused = subprocess.run(
+        [sys.executable, "-m", "memberscope", "audit", "--signals", "outputs.npz", "--precision", "fp32"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "Leave --precision out" in " ".join(refused.stderr.split())
