@@ -59,7 +59,9 @@ def ray_nodes(
                 "--disable-usage-stats",
                 "--block",
             ]
-            environment = os.environ | {"OMP_NUM_THREADS": "1"} | dict((environments or {}).get(node, {}))
+            # Ray's workers are nice by default, and starve where anything else is at work.
+            ours = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+            environment = os.environ | ours | dict((environments or {}).get(node, {}))
             environment.pop("RAY_ADDRESS", None)
             log = place / f"node{node}.log"
             with log.open("wb") as output:
