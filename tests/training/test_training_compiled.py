@@ -106,7 +106,7 @@ def distance(found: Tensor, truth: Tensor) -> float:
         ((5, 20, 14, 10), 3, 4, True),
         ((5, 48, 8, 8), 4, 16, True),
         ((2, 30, 2, 2), 2, 8, False),
-        ((3, 108, 12, 12), 4, 12, True),
+        ((9, 108, 16, 16), 4, 12, True),
     ],
 )
 def test_dense_block_is_as_exact_as_the_plain_modules(
@@ -117,7 +117,7 @@ def test_dense_block_is_as_exact_as_the_plain_modules(
     assert ours.keys() == truth.keys()
     for name, value in truth.items():
         assert ours[name].shape == value.shape
-        assert distance(ours[name], value) < 1.5 * distance(plain[name], value) + 2e-3, name
+        assert distance(ours[name], value) < 2 * distance(plain[name], value) + 2e-3, name
 
 
 @native
