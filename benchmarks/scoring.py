@@ -7,6 +7,9 @@ give the same scores (checked before timing). ``lira_online vs scipy loop`` is t
 scipy.stats.norm.logpdf, as the LiRA paper's published code has it. Both sides start from the same scaled logits.
 A loop runs on some of the targets and records, and its time is scaled up linearly in the records scored; RMIA's
 comparison is against the whole population, so that it is linear too.
+
+Then the same arrays go to privacy-meter and to adversarial-robustness-toolbox (rivals/compare.py), each in an
+environment of its own under runs/rivals.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from collections.abc import Callable
 import numpy as np
 from common import Peak, Result, absolute, alternate, compare, in_child, parser, seconds, show
 from numpy.typing import NDArray
+from rivals.compare import rivals
 from scipy.stats import norm
 
 from memberscope.attacks import LiraOnline, RmiaOffline, RmiaOnline
@@ -179,15 +183,29 @@ def absolutes(models: int, records: int, rounds: int) -> list[Result]:
     return results
 
 
+def scaling(sizes: list[tuple[int, int]]) -> list[Result]:
+    """LiRA and RMIA (T given) on every row, over records and models; deriving φ apart."""
+    results = []
+    for records, models in sizes:
+        for name in ("lira_online", "rmia_online"):
+            run = in_child(__file__, "--child", name, str(models), str(records))
+            each = 1e9 * run["cpu"] / (records * models)
+            note = f"{run['cpu']:.2f} s of processor time, {each:.0f} ns a score"
+            results.append(absolute(f"scaling: {name}, {records} × {models}", [run["seconds"]], None, run["mb"], note))
+    return results
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         child(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
         return
     arguments = parser(__doc__.splitlines()[0]).parse_args()
     if arguments.quick:
-        results = ratios(32, 20_000, 500, 3) + absolutes(64, 60_000, 1)
+        results = ratios(32, 20_000, 500, 3) + absolutes(64, 60_000, 1) + rivals(pool(16, 10_000), 500, 1)
     else:
         results = ratios(128, 60_000, 2_000, 5) + absolutes(256, 60_000, 3)
+        results += scaling([(15_000, 64), (60_000, 64), (240_000, 64), (60_000, 16), (60_000, 128)])
+        results += rivals(pool(64, 60_000), 2_000, 3)
     show(results, as_json=arguments.json)
 
 

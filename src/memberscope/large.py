@@ -24,7 +24,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 # Bytes of one array that are kept in memory; larger ones go to disk.
-IN_MEMORY = 1 << 28
+IN_MEMORY = 1 << 24
 
 # Numbers a piece: its float64 temporaries stay in a core's second-level cache.
 PIECE = 1 << 14

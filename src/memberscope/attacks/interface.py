@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from memberscope.errors import SignalsError
 from memberscope.large import PIECE, pieces, release
+from memberscope.signals.derive import let_go
 from memberscope.signals.references import reference_rows
 from memberscope.types import Access, Signals
 
@@ -85,6 +86,7 @@ class Attack(ABC):
         for row, target, rng in zip(values, targets, rngs, strict=True):
             row[:] = self(signals, target, rng)
             release(row)
+            let_go(signals, target)
         return values
 
     @classmethod

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memberscope.large import in_threads, quantiles, release, threads
-from memberscope.signals.derive import correct_row
+from memberscope.signals.derive import correct_row, let_go
 from memberscope.statistics import cluster, roc
 from memberscope.statistics.intervals import LEVEL, Estimate
 from memberscope.statistics.measure import Measurement, accuracies, rate
@@ -28,6 +28,8 @@ def accuracy_figures(signals: Signals, targets: Sequence[int], clusters: NDArray
     rows = list(targets)
     members = signals.members[rows]
     correct = np.stack([correct_row(signals, target)[:, 0] for target in rows])
+    for target in rows:
+        let_go(signals, target)
     train, test = accuracies(correct, members, ~members & ~signals.population, clusters)
     return {"train_accuracy": train.figure().model_dump(), "test_accuracy": test.figure().model_dump()}
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from memberscope.checks import CODES
+from memberscope.large import release
 from memberscope.signals.derive import correct_row, saturated_share
 from memberscope.signals.references import counts, reference_rows
 from memberscope.text import percent
@@ -171,6 +172,7 @@ def _twice(signals: Signals) -> CheckResult:
     for row, outputs in enumerate(signals.outputs):
         # Labels alone agree between good models; only scores identify a model.
         digest = hashlib.sha256(outputs[sample].tobytes()).hexdigest()
+        release(outputs)
         if signals.kind != "labels" and digest in seen:
             return result("MS014", "error", f"Models {seen[digest]} and {row} give the same outputs.")
         seen[digest] = row

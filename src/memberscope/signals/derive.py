@@ -89,8 +89,12 @@ def scaled_logits_row(
     _needs_scores(signals)
     if not 0 < temperature < np.inf:
         raise SignalsError("a temperature above 0", f"{temperature}", "Choose a positive temperature.")
+    if records is None and ("phi", float(temperature)) in signals.cache:
+        known: Floats = signals.cache["phi", float(temperature)][row]
+        return known
     result = np.empty(signals.outputs[row].shape[:2] if records is None else (len(records), 1))
     _fill_row(signals, row, {temperature: result}, records)
+    release(signals.outputs[row])
     return result
 
 
@@ -252,6 +256,15 @@ def _keep(path: Path, values: Floats) -> None:
         for row in values:
             file.write(row.data)
             release(row)
+
+
+def let_go(signals: Signals, row: int) -> None:
+    """Give back the memory of what has been derived of a row and lies on disk; it is read again when needed."""
+    for key, values in list(signals.cache.items()):
+        if key[0] == "phi":
+            release(values[row])
+    for values in signals.cache.get(("rows",), {}).get(row, {}).values():
+        release(values)
 
 
 def _derived(signals: Signals, row: int, name: str) -> NDArray[Any] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +56,8 @@ class Binned:
         draws = rng.multinomial(count, np.full(count, 1 / count), size=REPEATS)
         return cls(positives, negatives, draws.astype(np.float64), inflation)
 
-    @cached_property
+    # Not kept: 16 MB for each attack would be held to the end of an audit.
+    @property
     def _curves(self) -> tuple[Floats, Floats]:
         """TPR and FPR at every edge in every repeat, ``(R, B)`` both."""
         hits, alarms = self.weights @ self.positives, self.weights @ self.negatives
