@@ -210,7 +210,7 @@ def check_pool(pool: Pool, dataset: Dataset, what: str, shard: Shard | None = No
         what: the function that needs them, as messages name it.
         shard: of a shard, the others need not be finished.
     """
-    if shard is None and "files" not in pool.manifest:
+    if shard is None and len(pool.manifest.get("files", ())) < len(pool):
         raise PoolError("a finished pool", f"{pool.folder} without all its models", "Run train_pool again, it goes on.")
     if dataset.fingerprint != pool.manifest["plan"]["data"]["fingerprint"]:
         raise PoolError(
