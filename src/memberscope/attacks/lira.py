@@ -111,7 +111,7 @@ class _Offline(_Lira):
         def z(records: slice) -> Floats:
             distance = phi[records] - known.mean_out[records]
             distance /= np.sqrt(self._variance(shared, known.var_out[records]))
-            return distance
+            return np.asarray(distance)
 
         return settled(by_piece(signals, z))
 
