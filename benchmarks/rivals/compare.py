@@ -26,7 +26,7 @@ RATE = 0.01
 # What each needs beside itself to score saved outputs; their other requirements are frameworks that train models.
 NEEDS = {
     "privacy-meter": ["numpy", "scipy"],
-    "adversarial-robustness-toolbox": ["numpy", "scipy", "scikit-learn", "six", "tqdm"],
+    "adversarial-robustness-toolbox": ["numpy", "scipy", "scikit-learn", "six", "tqdm", "packaging"],
 }
 # The parts of another package that are imported, to see whether an environment is whole.
 PROBES = {
