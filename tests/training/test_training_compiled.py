@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from memberscope.models import build
 from memberscope.models.densenet import Bottleneck
 from memberscope.models.options import DensenetOptions
 from memberscope.training.answers import TrainingData
-from memberscope.training.compiled import describe_kernels, fused
+from memberscope.training.compiled import fused
 from memberscope.training.convolutions import convolution
 from memberscope.training.dense_block import Layer, dense_block
 from memberscope.training.inputs import Normalisation
@@ -61,9 +60,11 @@ class Block(nn.Module):
         return dense_block(KERNELS.library, x, layers, last)
 
 
-def block_and_batch(shape: tuple[int, ...], layers: int, growth: int, transition: bool, offset: float) -> list[object]:
+def block_and_batch(
+    shape: tuple[int, ...], layers: int, growth: int, transition: bool, offset: float, seed: int
+) -> tuple[Block, Tensor, Tensor]:
     """A block with uneven norms, whose weights bfloat16 holds exactly, inputs, and a gradient with a large mean."""
-    torch.manual_seed(sum(shape))
+    torch.manual_seed(sum(shape) + 1000 * seed)
     block = Block(shape[1], layers, growth, transition)
     for module in block.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -76,7 +77,7 @@ def block_and_batch(shape: tuple[int, ...], layers: int, growth: int, transition
     block.apply(lambda module: module.reset_running_stats() if isinstance(module, nn.BatchNorm2d) else None)
     gradient = 0.2 * torch.randn(shape[0], wide, *shape[2:]) + torch.randn(wide, 1, 1)
     gradient += torch.linspace(0, 1, shape[2])[:, None]
-    return [block, x.bfloat16(), gradient.bfloat16()]
+    return block, x.bfloat16(), gradient.bfloat16()
 
 
 def everything(block: Block, x: Tensor, gradient: Tensor, how: str) -> dict[str, Tensor]:
@@ -93,72 +94,54 @@ def everything(block: Block, x: Tensor, gradient: Tensor, how: str) -> dict[str,
 
 
 def distance(found: Tensor, truth: Tensor) -> float:
-    return float((found.double() - truth.double()).norm() / truth.double().norm())
+    """Of ``found``, as a share of the truth; where that is nothing, absolute."""
+    size = float(truth.double().norm())
+    return float((found.double() - truth.double()).norm()) / (size or 1.0)
+
+
+SHAPES = [
+    ((4, 24, 8, 8), 3, 12, False),
+    ((4, 24, 8, 8), 3, 12, True),
+    ((3, 24, 7, 7), 2, 12, True),
+    ((5, 20, 14, 10), 3, 4, True),
+    ((5, 48, 8, 8), 4, 16, True),
+    ((2, 30, 2, 2), 2, 8, False),
+    ((3, 108, 12, 12), 4, 12, True),
+    ((9, 108, 16, 16), 4, 12, True),
+]
 
 
 @native
-@pytest.mark.parametrize(
-    ("shape", "layers", "growth", "transition"),
-    [
-        ((4, 24, 8, 8), 3, 12, False),
-        ((4, 24, 8, 8), 3, 12, True),
-        ((3, 24, 7, 7), 2, 12, True),
-        ((5, 20, 14, 10), 3, 4, True),
-        ((5, 48, 8, 8), 4, 16, True),
-        ((2, 30, 2, 2), 2, 8, False),
-        ((9, 108, 16, 16), 4, 12, True),
-    ],
-)
+@pytest.mark.parametrize(("shape", "layers", "growth", "transition"), SHAPES)
 def test_dense_block_is_as_exact_as_the_plain_modules(
     shape: tuple[int, ...], layers: int, growth: int, transition: bool
 ) -> None:
-    given = block_and_batch(shape, layers, growth, transition, offset=0.1)
-    truth, plain, ours = (everything(*given, how) for how in ("double", "bf16", "fused"))  # type: ignore[arg-type]
-    assert ours.keys() == truth.keys()
-    for name, value in truth.items():
-        assert ours[name].shape == value.shape
-        assert distance(ours[name], value) < 2 * distance(plain[name], value) + 2e-3, name
+    # A unit that rounding switches on or off in the forward pass moves a gradient by several per cent, here or in
+    # the plain modules as chance has it: errors are those over several batches.
+    errors: dict[str, list[tuple[float, float]]] = {}
+    for seed in range(6):
+        given = block_and_batch(shape, layers, growth, transition, offset=0.1, seed=seed)
+        truth, plain, ours = (everything(*given, how) for how in ("double", "bf16", "fused"))
+        assert ours.keys() == truth.keys()
+        for name, value in truth.items():
+            assert ours[name].shape == value.shape
+            errors.setdefault(name, []).append((distance(ours[name], value), distance(plain[name], value)))
+    for name, found in errors.items():
+        mine, theirs = np.sqrt(np.mean(np.square(found), axis=0))
+        assert mine < 1.5 * theirs + 1e-3, name
 
 
 @native
-def test_dense_block_where_no_unit_is_off() -> None:
-    # Without ReLU's jumps bfloat16 is the only error left, and every part of batch norm's gradient shows.
-    given = block_and_batch((6, 24, 8, 8), 3, 12, True, offset=6.0)
-    truth, ours = (everything(*given, how) for how in ("double", "fused"))  # type: ignore[arg-type]
+@pytest.mark.parametrize(("shape", "layers", "growth", "transition"), SHAPES[4:])
+def test_dense_block_where_no_unit_is_off(shape: tuple[int, ...], layers: int, growth: int, transition: bool) -> None:
+    # Without ReLU's jumps rounding is the only error left, and every part of batch norm's gradient shows.
+    given = block_and_batch(shape, layers, growth, transition, offset=6.0, seed=0)
+    truth, plain, ours = (everything(*given, how) for how in ("double", "bf16", "fused"))
     # The first norms' shifts go into the next norm, which takes them out again: their gradients are rounding alone.
-    shown = {name: value for name, value in truth.items() if value.double().norm() > 1e-6}
-    assert len(shown) > len(truth) - 8 and "input" in shown
-    for name, value in shown.items():
-        assert distance(ours[name], value) < 0.03, name
-
-
-@native
-def test_kernels_are_built_once_and_without_a_cache_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for _ in range(2):
-        assert dense_kernels.__wrapped__().library is not None
-        assert len(list(tmp_path.rglob("*.so"))) == 1
-        assert len(list((tmp_path / "memberscope" / "kernels").iterdir())) == 1
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert dense_kernels.__wrapped__().library is not None
-
-
-@native
-def test_without_a_compiler_the_reason_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CC", str(tmp_path / "none"))
-    assert "failed" in dense_kernels.__wrapped__().reason
-    monkeypatch.delenv("CC")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert "no C compiler" in dense_kernels.__wrapped__().reason
-
-
-@native
-def test_the_environment_names_the_kernels() -> None:
-    assert describe_kernels(BF16, "cpu") == {"kernels": "dense blocks in C"}
-    assert describe_kernels(BF16.model_copy(update={"precision": "fp32"}), "cpu") == {}
-    assert describe_kernels(Recipe.parse({"model": "resnet", "precision": "bf16"}), "cpu") == {}
+    shown = [name for name in truth if distance(plain[name], truth[name]) < 0.1]
+    assert len(shown) > len(truth) - 2 * layers - 2 and "input" in shown
+    for name in shown:
+        assert distance(ours[name], truth[name]) < 1.5 * distance(plain[name], truth[name]) + 1e-3, name
 
 
 CONVOLUTIONS = [(3, 1, 1, 4, 4), (3, 2, 1, 8, 6), (3, 1, 1, 7, 5), (1, 2, 0, 5, 8), (3, 1, 0, 6, 6), (5, 3, 2, 9, 9)]

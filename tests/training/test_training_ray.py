@@ -20,6 +20,7 @@ from memberscope.config import AuditConfig
 from memberscope.errors import ConfigError, MissingExtraError, PoolError
 from memberscope.signals.collect import collect
 from memberscope.training.engines import Ray
+from memberscope.training.native import SWITCH, dense_kernels
 from memberscope.training.pool import train_pool
 from memberscope.training.recipe import Recipe
 from memberscope.types import Dataset
@@ -32,9 +33,9 @@ installed = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not inst
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A cluster whose workers can import ``ray_tasks``."""
+    """A cluster whose workers can import ``ray_tasks``; its second machine has no kernels of ours."""
     paths = {"PYTHONPATH": str(Path(__file__).parent)}
-    with ray_nodes(2, environments={0: paths, 1: paths}) as address:
+    with ray_nodes(2, environments={0: paths, 1: paths | {SWITCH: "off"}}) as address:
         yield address
 
 
@@ -61,6 +62,18 @@ def test_the_same_bytes_as_serial(address: str, images: Dataset, members: NDArra
         made[name] = {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in paths}
         made[name]["manifest"] = (tmp_path / name / "pool" / "manifest.json").read_bytes()
     assert made["ray"] == made["serial"]
+
+
+@installed
+@pytest.mark.skipif(dense_kernels().library is None, reason="no kernels here")
+def test_a_machine_without_the_kernels_is_named(
+    address: str, images: Dataset, members: NDArray[np.bool_], tmp_path: Path
+) -> None:
+    densenet = Recipe.parse({"model": {"name": "densenet", "depth": 10}, "precision": "bf16", "epochs": 1})
+    engine = Ray(address=address)
+    said = r"kernels dense blocks in C .* got .* kernels PyTorch's own \(MEMBERSCOPE_KERNELS is off\) on 127\.0\.0\.3"
+    with pytest.raises(PoolError, match=said):
+        train_pool(images, members[:1], densenet, folder=tmp_path, engine=engine, quiet=True)
 
 
 @installed

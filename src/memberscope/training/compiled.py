@@ -12,11 +12,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from memberscope.errors import PoolError
 from memberscope.models.base import Classifier
 from memberscope.models.densenet import Bottleneck, Densenet
 from memberscope.training.convolutions import convolution, pays, plain
 from memberscope.training.dense_block import Layer, dense_block
-from memberscope.training.native import dense_kernels
+from memberscope.training.native import PLAIN, SWITCH, dense_kernels
 from memberscope.training.recipe import Recipe
 
 
@@ -24,12 +25,13 @@ def describe_kernels(recipe: Recipe, device: str) -> dict[str, str]:
     """Which kernels models of this recipe train on, if it depends on the machine; compiles them if need be.
 
     Returns:
-        ``{}``, or ``kernels`` with what is used and why, for a manifest's environment: other kernels, other bytes.
+        ``{}``, or ``kernels`` with the name of those, for a manifest's environment: other kernels, other bytes.
     """
     if recipe.model.name != "densenet" or not _on_this_processor(recipe, device) or recipe.threads != 1:
         return {}
-    reason = dense_kernels().reason
-    return {"kernels": f"PyTorch's own: {reason}" if reason else "dense blocks in C"}
+    options = recipe.model_options()
+    fit = options["norm"] == "batch" and not options["dropout"] and options["growth"] in (4, 8, 12, 16)
+    return {"kernels": dense_kernels().name} if fit else {}
 
 
 def _on_this_processor(recipe: Recipe, device: str) -> bool:
@@ -37,11 +39,18 @@ def _on_this_processor(recipe: Recipe, device: str) -> bool:
 
 
 @contextmanager
-def fused(model: Classifier, recipe: Recipe, device: str) -> Iterator[None]:
+def fused(model: Classifier, recipe: Recipe, device: str, kernels: str | None = None) -> Iterator[None]:
     """Inside, ``model`` trains through fused operations where there are some for it; else nothing changes.
 
     Only the ``forward`` of single modules is replaced, and only while they are in training mode: questions,
     hooks and per-sample gradients see the plain modules.
+
+    Args:
+        kernels: of dense blocks, by the name that :func:`describe_kernels` gave where training was planned; None
+            takes what this machine has.
+
+    Raises:
+        PoolError: this process does not have the kernels of that name.
     """
     replaced: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
     if _on_this_processor(recipe, device):
@@ -49,7 +58,7 @@ def fused(model: Classifier, recipe: Recipe, device: str) -> Iterator[None]:
             if isinstance(module, nn.Conv2d) and plain(module):
                 replaced[module] = _convolution(module)
         if isinstance(model, Densenet) and recipe.threads == 1 and _dense_layers_fit(model):
-            library = dense_kernels().library
+            library = _library(kernels)
             if library is not None:
                 replaced[model.body] = _dense_body(model, library, model.body.forward)
     for module, forward in replaced.items():
@@ -59,6 +68,19 @@ def fused(model: Classifier, recipe: Recipe, device: str) -> Iterator[None]:
     finally:
         for module in replaced:
             del module.forward
+
+
+def _library(kernels: str | None) -> ctypes.CDLL | None:
+    if kernels == PLAIN:
+        return None
+    found = dense_kernels()
+    if kernels not in (None, found.name):
+        raise PoolError(
+            f"the kernels with which training was planned, {kernels}",
+            f"{found} in the process that is to train",
+            f"Give every machine the same processor and a C compiler, or set {SWITCH}=off on all of them.",
+        )
+    return found.library
 
 
 def _convolution(module: nn.Conv2d) -> Callable[[Tensor], Tensor]:

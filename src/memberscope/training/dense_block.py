@@ -175,11 +175,11 @@ class _DenseBlock(torch.autograd.Function):
             return [sums[0].float(), sums[1].float(), dw[:, :, None, None]]
 
         if ctx.transition:
-            collected = torch.empty_like(maps)
+            collected = torch.empty_like(maps, dtype=torch.float32)
             grads = product(gradient, len(parameters) - 3, weights[-1], (), True)
         else:
             # What arrives is a gradient of the maps themselves; completing it will multiply by 1/std.
-            collected = (gradient.float() / known.rstd).bfloat16()
+            collected = gradient.float() / known.rstd
         channels = total
         for number in reversed(range(len(squeezed))):
             hidden, found = squeezed[number]

@@ -79,6 +79,7 @@ def train(
     seed: Sequence[int],
     name: str,
     device: str = "cpu",
+    kernels: str | None = None,
 ) -> Trained:
     """Train one model on the records where ``member`` ``(N,)`` is true.
 
@@ -86,12 +87,13 @@ def train(
         seed: entropy of this model alone; initial weights, dropout, order, noise and augmentation follow from it.
         name: what errors call the model.
         device: ``"cpu"`` or ``"cuda"``.
+        kernels: see :func:`memberscope.training.compiled.fused`.
 
     Returns:
         The state dict, the metrics and the traces. The same arguments give the same bytes.
 
     Raises:
-        PoolError: the loss or a weight is no longer finite.
+        PoolError: the loss or a weight is no longer finite; other kernels here than ``kernels``.
         ConfigError: the model cannot take these inputs, or the recipe asks for what ``data`` lacks.
     """
     started = time.perf_counter()
@@ -133,7 +135,7 @@ def train(
                 loss = steps.epoch(epoch - 1)
             else:
                 kept = torch.full((len(labels),), math.nan, device=device) if keeps_loss else None
-                with fused(model, recipe, device):
+                with fused(model, recipe, device, kernels):
                     loss = steps.epoch(epoch - 1, kept)
                 losses += [] if kept is None else [kept]
             if not math.isfinite(loss):

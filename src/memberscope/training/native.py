@@ -9,13 +9,22 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from memberscope.errors import ConfigError
+
+PLAIN = "PyTorch's own"
+SWITCH = "MEMBERSCOPE_KERNELS"
+
 _SOURCE = Path(__file__).parent / "kernels" / "dense_block.c"
-_FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
+# Without contraction the source alone says what is rounded where, whichever compiler reads it.
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
 _NEEDED = {"amx_tile", "amx_bf16", "avx512_bf16", "avx512bw", "avx512vl"}
 
 
@@ -31,56 +40,107 @@ class Kernels:
     library: ctypes.CDLL | None
     reason: str = ""
 
+    @property
+    def name(self) -> str:
+        """What decides over a model's bytes: the version of the kernels' source, or that there are none."""
+        if self.library is None:
+            return PLAIN
+        return f"dense blocks in C {hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:6]}"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})" if self.reason else self.name
+
+
+class _Unsafe(Exception):
+    """A file or folder that somebody else could have written."""
+
 
 @functools.cache
 def dense_kernels() -> Kernels:
     """The kernels of dense blocks, built on the first call (about two seconds) and kept in the user's cache folder.
 
-    They need an x86-64 processor with AMX and a C compiler (``$CC``, ``cc`` or ``gcc``). Without one of them
-    training goes through PyTorch's own operations, with other bytes.
+    They need an x86-64 processor with AMX and a C compiler (``$CC``, ``cc`` or ``gcc``). Without one of them, or with
+    ``MEMBERSCOPE_KERNELS=off``, training goes through PyTorch's own operations, with other bytes. A cache folder or
+    library that others can write to is not used; that, and a compiler that is missing or fails, is warned of.
+
+    Raises:
+        ConfigError: ``MEMBERSCOPE_KERNELS`` is neither ``on`` nor ``off``.
     """
+    switch = os.environ.get(SWITCH, "on")
+    if switch not in ("on", "off", ""):
+        raise ConfigError(f"{SWITCH} as on or off", repr(switch), "Change or unset it.")
+    if switch == "off":
+        return Kernels(None, f"{SWITCH} is off")
     processor, flags = _processor()
     if platform.system() != "Linux" or platform.machine() != "x86_64" or not flags >= _NEEDED:
         return Kernels(None, "the processor has no AMX tiles for bfloat16")
     compiler = shlex.split(os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or "")
     if not compiler:
-        return Kernels(None, "there is no C compiler (cc or gcc)")
+        return _without("there is no C compiler (cc or gcc)")
     try:
         version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
-        parts = (_SOURCE.read_text(), version, processor, " ".join(sorted(flags)), " ".join(_FLAGS))
+        parts = (_SOURCE.read_text(), version, processor, " ".join(sorted(flags)), " ".join((*compiler, *_FLAGS)))
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-        library = ctypes.CDLL(str(_built(compiler, key)))
+        library = _load(compiler, key)
+    except _Unsafe as error:
+        return _without(str(error))
     except (OSError, subprocess.CalledProcessError) as error:
         detail = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        return Kernels(None, f"the C compiler {compiler[0]} failed: {detail[0] if detail else error}")
+        return _without(f"building and loading them with {compiler[0]} failed: {detail[0] if detail else error}")
     if not library.usable():
         return Kernels(None, "the kernel of the operating system refuses the AMX tiles")
     return Kernels(library)
 
 
-def _built(compiler: list[str], key: str) -> Path:
-    """The compiled file; several processes may build it at once, each into a name of its own."""
+def _without(reason: str) -> Kernels:
+    warnings.warn(f"DenseNet trains without its C kernels, several times slower: {reason}", stacklevel=3)
+    return Kernels(None, reason)
+
+
+def _load(compiler: list[str], key: str) -> ctypes.CDLL:
+    """The library named ``key``; built first unless it is there."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memberscope" / "kernels"
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ours = os.access(cache, os.W_OK) and cache.stat().st_uid == os.getuid()
+        kept = os.access(cache, os.W_OK)
     except OSError:
-        ours = False
-    if ours and (cache / f"{key}.so").exists():
-        return cache / f"{key}.so"
-    # Without a cache folder of our own, the file lasts as long as this process: nobody else's code is ever loaded.
-    folder = Path(tempfile.mkdtemp(prefix="memberscope-", dir=cache if ours else None))
-    made = folder / "kernels.so"
-    try:
-        command = [*compiler, *_FLAGS, "-o", str(made), str(_SOURCE)]
-        subprocess.run(command, capture_output=True, text=True, check=True)
-        if ours:
-            return made.replace(cache / f"{key}.so")
-        kept = tempfile.NamedTemporaryFile(prefix="memberscope-", suffix=".so", delete=False)  # noqa: SIM115
-        kept.close()
-        return Path(shutil.copyfile(made, kept.name))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        kept = False
+    if kept:
+        _check_safe(cache, stat.S_ISDIR)
+        for path in sorted(cache.glob(f"{key}-*.so")):
+            _check_safe(path, stat.S_ISREG)
+            # Loading half a file ends the process.
+            if _digest(path) == path.stem.rpartition("-")[2]:
+                return ctypes.CDLL(str(path))
+            path.unlink(missing_ok=True)
+        return ctypes.CDLL(str(_build(compiler, cache, key)))
+    # Without a cache folder the file is gone as soon as it is loaded, and every process builds its own.
+    with tempfile.TemporaryDirectory(prefix="memberscope-") as folder:
+        return ctypes.CDLL(str(_build(compiler, Path(folder), key)))
+
+
+def _check_safe(path: Path, is_kind: Callable[[int], bool]) -> None:
+    """Raise unless ``path`` itself, not what it links to, is of the kind, this user's, and nobody else's to write."""
+    found = path.lstat()
+    if not is_kind(found.st_mode):
+        raise _Unsafe(f"{path} is not what was put there; delete it")
+    if found.st_uid != os.geteuid():
+        raise _Unsafe(f"{path} belongs to another user; delete it, or set XDG_CACHE_HOME")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise _Unsafe(f"others can write to {path}; delete it, or take that away (chmod go-w)")
+
+
+def _build(compiler: list[str], cache: Path, key: str) -> Path:
+    """Compile into ``cache``, as ``key`` and the hash of the content; whole or not there, whoever builds beside us."""
+    with tempfile.TemporaryDirectory(prefix="memberscope-", dir=cache) as folder:
+        made = Path(folder) / "kernels.so"
+        subprocess.run([*compiler, *_FLAGS, "-o", str(made), str(_SOURCE)], capture_output=True, text=True, check=True)
+        made.chmod(0o700)
+        return made.replace(cache / f"{key}-{_digest(made)}.so")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
 def _processor() -> tuple[str, set[str]]:

@@ -139,7 +139,7 @@ def train_pool(
             title = f"training {len(rows)} models ({describe(recipe, plan['tasks'])})"
             tasks = [(tuple(task), pool.members[task]) for task in own if not all(row in done for row in task)]
             data = _training_data(dataset, manifest, validation, difficulty)
-            function = _Task(data, recipe, seed, device, manifest["plan_hash"])
+            function = _Task(data, recipe, seed, device, manifest["plan_hash"], environment.get("kernels"))
             with (
                 progress(title, len(rows), done=len(done), quiet=quiet) as show,
                 closing(runner.run(function, tasks, threads=recipe.threads)) as results,
@@ -246,6 +246,7 @@ class _Task:
     seed: int
     device: str
     plan_hash: str
+    kernels: str | None = None
 
     def __call__(self, task: tuple[tuple[int, ...], NDArray[np.bool_]]) -> list[tuple[int, bytes, bytes, Metrics]]:
         """Row, file content, traces and metrics of every model; by value, so that only the lock's holder writes."""
@@ -254,7 +255,8 @@ class _Task:
         if len(rows) == 1:
             from memberscope.training.loop import train
 
-            trained = [train(self.data, members[0], self.recipe, seed=seeds[0], name=names[0], device=self.device)]
+            where: dict[str, Any] = {"device": self.device, "kernels": self.kernels}
+            trained = [train(self.data, members[0], self.recipe, seed=seeds[0], name=names[0], **where)]
         else:
             from memberscope.training.stacked import train_stack
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from memberscope.errors import ConfigError, MissingExtraError, PoolError
 from memberscope.training.engines.faults import RETRIES, Attempts, out_of_memory
 from memberscope.training.engines.processes import check_workers
+from memberscope.training.native import PLAIN, SWITCH
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,13 +64,14 @@ class Ray:
         Raises:
             MissingExtraError: Ray is not installed.
             ConfigError: no cluster at the address in time, or none with room for a task.
-            PoolError: a machine without memberscope or with another version; or as :class:`Engine`.
+            PoolError: a machine without memberscope or with another version, or without the kernels that
+                ``function.kernels`` names, where it has one; or as :class:`Engine`.
         """
         if not len(tasks):
             return
         ray = _import()
         with self.session(threads):
-            _check_machines(ray, self.timeout)
+            _check_machines(ray, self.timeout, getattr(function, "kernels", None))
             yield from self._results(ray, function, tasks, threads)
 
     def _results(
@@ -236,13 +238,18 @@ def _check_reachable(address: str, timeout: float) -> None:
         raise _unreachable(address, lines[-1] if lines else f"exit status {done.returncode}")
 
 
-def _check_machines(ray: Any, timeout: float) -> None:
-    """Raise a PoolError unless every machine has the packages of this process, in the same versions."""
+def _check_machines(ray: Any, timeout: float, kernels: str | None) -> None:
+    """Raise a PoolError unless every machine has the packages of this process, in the same versions, and the kernels.
+
+    Where tasks train on PyTorch's own kernels, machines that have others do so, too, and are not asked.
+    """
     from memberscope import __version__
 
     expected = {"memberscope": __version__}
     if "torch" in sys.modules:
         expected["torch"] = sys.modules["torch"].__version__
+    if kernels not in (None, PLAIN):
+        expected["kernels"] = kernels
 
     # Nested, so that it travels by value: a machine that lacks the package could not import it from there.
     def versions(names: list[str]) -> dict[str, str]:
@@ -251,7 +258,10 @@ def _check_machines(ray: Any, timeout: float) -> None:
         found = {}
         for name in names:
             try:
-                found[name] = str(importlib.import_module(name).__version__)
+                if name == "kernels":
+                    found[name] = str(importlib.import_module("memberscope.training.native").dense_kernels())
+                else:
+                    found[name] = str(importlib.import_module(name).__version__)
             except ImportError as error:
                 found[name] = f"none ({error})"
         return found
@@ -284,8 +294,14 @@ def _check_machines(ray: Any, timeout: float) -> None:
             raise PoolError(
                 f"{_listed(expected)} on every machine of the cluster, as here",
                 f"{_listed(found)} on {host}",
-                "Install the same versions there, in the Python that Ray was started with.",
+                _fix(expected, found),
             )
+
+
+def _fix(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
+    if any(expected[name] != found[name] for name in expected if name != "kernels"):
+        return "Install the same versions there, in the Python that Ray was started with."
+    return f"Give every machine the same processor and a C compiler, or set {SWITCH}=off on all of them."
 
 
 def _listed(versions: Mapping[str, str]) -> str:

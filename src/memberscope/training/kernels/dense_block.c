@@ -8,8 +8,8 @@
 
    Backward, with s = relu'(gamma xhat + beta) dy the gradient behind the norm, batch norm gives for every layer
        dx = rstd (gamma s - mean(gamma s) - xhat mean(gamma s xhat)),
-   which is linear in s: one buffer g collects gamma s over all layers, `subtract` the two means, and the correction
-   is applied once a channel, when its gradient is complete. One pass over the maps a layer instead of two.
+   which is linear in s: one buffer g (float: its mean is taken out later) collects gamma s over all layers, and the
+   correction is applied once a channel, when its gradient is complete. One pass over the maps a layer instead of two.
 
    Sums over rows are taken in float over a tile and in double over tiles, in a fixed order: same input, same bytes. */
 #include <immintrin.h>
@@ -260,13 +260,13 @@ static void correction(const float *mean, const float *rstd, const float *factor
         k[c] = (float)f, k[size + c] = (float)(-f * r * b), k[2 * size + c] = (float)(-f * (means[c] - mean[c] * r * b));
     }
 }
-static inline __m256i corrected(const bf16 *g, const bf16 *x, __mmask16 m, const float *k, long size) {
-    return narrow(_mm512_fmadd_ps(get(g, m), _mm512_maskz_loadu_ps(m, k),
+static inline __m256i corrected(__m512 g, const bf16 *x, __mmask16 m, const float *k, long size) {
+    return narrow(_mm512_fmadd_ps(g, _mm512_maskz_loadu_ps(m, k),
                                   _mm512_fmadd_ps(get(x, m), _mm512_maskz_loadu_ps(m, k + size), _mm512_maskz_loadu_ps(m, k + 2 * size))));
 }
 
 /* Gradient of the block's input from what was collected in g; 0, or 1 without memory. */
-int complete(const bf16 *g, const bf16 *x, long rows, long stride, long channels, const float *mean, const float *rstd,
+int complete(const float *g, const bf16 *x, long rows, long stride, long channels, const float *mean, const float *rstd,
              const double *means, long pitch, bf16 *out) {
     float *k = room(3 * channels * 4);
     if (!k) return 1;
@@ -274,7 +274,7 @@ int complete(const bf16 *g, const bf16 *x, long rows, long stride, long channels
     for (long r = 0; r < rows; r++)
         for (long c = 0; c < channels; c += 16) {
             __mmask16 m = first(channels - c);
-            _mm256_mask_storeu_epi16(out + r * channels + c, m, corrected(g + r * stride + c, x + r * stride + c, m, k + c, channels));
+            _mm256_mask_storeu_epi16(out + r * channels + c, m, corrected(_mm512_maskz_loadu_ps(m, g + r * stride + c), x + r * stride + c, m, k + c, channels));
         }
     free(k);
     return 0;
@@ -283,7 +283,7 @@ int complete(const bf16 *g, const bf16 *x, long rows, long stride, long channels
 /* Backward of norm_convolution. The gradient of its output is completed from g and x (pointed at their first channel,
    with the statistics of x and the means of what was collected) ->
    dz[rows][inner] behind the norm (after relu'), dgamma, dbeta (sums of dz xhat and dz), dw[growth][3][3][inner]. */
-int norm_convolution_backward(const bf16 *g, const bf16 *x, long stride, const float *x_mean, const float *x_rstd,
+int norm_convolution_backward(const float *g, const bf16 *x, long stride, const float *x_mean, const float *x_rstd,
                               const double *means, long means_pitch, const bf16 *h, long images, long height, long width, long inner,
                               const float *gamma, const float *beta, const float *mean, const float *rstd, const float *w,
                               long growth, bf16 *dz, double *dgamma, double *dbeta, float *dw) {
@@ -312,7 +312,7 @@ int norm_convolution_backward(const bf16 *g, const bf16 *x, long stride, const f
             for (long p = 0; p < width; p++) {
                 long place = (start + y * width + p) * stride;
                 _mm_prefetch(g + place + AHEAD * stride, _MM_HINT_T0), _mm_prefetch(x + place + AHEAD * stride, _MM_HINT_T0);
-                _mm256_store_si256((void *)(grad + ((y + 1) * line + p + 1) * 16), corrected(g + place, x + place, m, k_out, 16));
+                _mm256_store_si256((void *)(grad + ((y + 1) * line + p + 1) * 16), corrected(_mm512_maskz_loadu_ps(m, g + place), x + place, m, k_out, 16));
             }
         padded(h + start * inner, height, width, inner, scale, shift, maps);
         for (long r = 0; r < long_grid; r += 32) transpose_bf16(grad + (r + offset) * 16, 16, turned + margin + r, pitch);
@@ -406,7 +406,7 @@ int norm_convolution_backward(const bf16 *g, const bf16 *x, long stride, const f
 int norm_product_backward(const bf16 *d, const bf16 *h, const float *h_mean, const float *h_rstd, const float *h_gamma,
                           const double *h_means, const bf16 *x, long rows, long stride, long channels, const float *gamma, const float *beta,
                           const float *mean, const float *rstd, const float *w, long n, long begin,
-                          bf16 *g, double *dgamma, double *dbeta, float *dw) {
+                          float *g, double *dgamma, double *dbeta, float *dw) {
     long depth = up(n, 32), wide = up(channels, 16), tall = up(n, 16);
     bf16 *right = room(depth * wide * 2), *left = room(ROWS * depth * 2), *turned = room(depth * ROWS * 2), *paired = room(ROWS * wide * 2);
     float *total = room(tall * wide * 4), *product = room(ROWS * 16 * 4), *scale = room(6 * wide * 4), *shift = scale + wide;
@@ -428,11 +428,11 @@ int norm_product_backward(const bf16 *d, const bf16 *h, const float *h_mean, con
             long place = (r0 + r) * n;
             for (long j = 0; j < n; j += 16) {
                 __mmask16 m = first(n - j);
-                __m256i v = h ? corrected(d + place + j, h + place + j, m, k + j, tall) : _mm256_maskz_loadu_epi16(m, d + place + j);
+                __m256i v = h ? corrected(get(d + place + j, m), h + place + j, m, k + j, tall) : _mm256_maskz_loadu_epi16(m, d + place + j);
                 _mm256_store_si256((void *)(left + r * depth + j), v);
             }
             /* What the tile will read, so that it is there. */
-            ahead(x + (r0 + r) * stride, channels), ahead(g + (r0 + r) * stride, channels);
+            ahead(x + (r0 + r) * stride, channels), ahead((const bf16 *)(g + (r0 + r) * stride), 2 * channels);
         }
         for (long r = 0; r < whole; r += 32)
             for (long j = 0; j < tall; j += 16) transpose_bf16(left + r * depth + j, depth, turned + j * ROWS + r, ROWS);
@@ -457,8 +457,8 @@ int norm_product_backward(const bf16 *d, const bf16 *h, const float *h_mean, con
                     __m512 v = get(x + place, m), z = _mm512_fmadd_ps(v, sc, sh);
                     a[o] = narrow(_mm512_max_ps(z, zero));
                     __m512 dz = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(z, zero, _CMP_GT_OQ), _mm512_load_ps(product + (r + o) * 16));
-                    __m512 old = begin ? zero : get(g + place, m);
-                    put(g + place, m, _mm512_fmadd_ps(ga, dz, old));
+                    __m512 old = begin ? zero : _mm512_maskz_loadu_ps(m, g + place);
+                    _mm512_mask_storeu_ps(g + place, m, _mm512_fmadd_ps(ga, dz, old));
                     s = _mm512_add_ps(s, dz), q = _mm512_fmadd_ps(dz, _mm512_sub_ps(v, ce), q);
                 }
                 _mm512_store_si512(paired + (r / 2 * wide + c) * 2, pairs(a[0], a[1]));
