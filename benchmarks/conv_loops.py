@@ -6,12 +6,14 @@ Ours is ``train`` with a default recipe (its precision and memory format are cho
 :func:`dataloader_loop.train_one` on the same architecture: fp32, NCHW, a DataLoader over normalised tensors, Adam.
 Each side trains one model in each of two processes of one thread; theirs also gets a try as one process of two
 threads, and is measured the faster way. Pixels are random, which costs what photographs cost. Seconds are those of
-the training alone, of the slower process.
+the training alone, of the slower process. No round is begun that would end after 220 s, or 45 s with
+``--quick``, which shows that it runs and is no measurement.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,8 @@ BATCH, SHAPE, CLASSES = 64, (3, 32, 32), 10
 TARGETS = {"densenet": 5.0, "cnn": 2.5, "resnet": 3.0}
 # Records a model trains on in one round: steps enough to time, rounds short enough to alternate.
 RECORDS = {"densenet": 256, "cnn": 4096, "resnet": 384}
+QUICK = {"densenet": 64, "cnn": 1024, "resnet": 64}
+SECONDS = {True: 45.0, False: 220.0}  # by whether it is to be quick; at least one round is measured
 HELD_OUT = 8
 
 
@@ -68,9 +72,9 @@ def theirs_one(model: str, count: int, threads: int, models: int = 1) -> float:
 def flops_a_step(model: str) -> int:
     """Of convolutions and matrix products, forward and backward, for one batch."""
     with FlopCounterMode(display=False) as counter:
-        build(model, SHAPE, CLASSES)(torch.zeros(BATCH, *SHAPE)).sum().backward()  # type: ignore[no-untyped-call]
+        build(model, SHAPE, CLASSES)(torch.zeros(1, *SHAPE)).sum().backward()  # type: ignore[no-untyped-call]
     total: int = counter.get_total_flops()
-    return total
+    return BATCH * total
 
 
 def convolutions(model: str, *, models: int | None = None, quick: bool = False) -> list[Result]:
@@ -79,20 +83,21 @@ def convolutions(model: str, *, models: int | None = None, quick: bool = False) 
     Args:
         model: ``"densenet"``, ``"cnn"`` or ``"resnet"``.
         models: trained at once, a process each; 2 by default.
-        quick: two rounds of a quarter of the steps.
+        quick: at most two rounds instead of five, of fewer steps.
     """
+    begun = time.perf_counter()
     workers, rounds = models or 2, 2 if quick else 5
-    count = RECORDS[model] // (4 if quick else 1)
+    count = (QUICK if quick else RECORDS)[model]
     at_once = Parallel(n_jobs=workers, backend="loky")
 
     def ours() -> tuple[float, float]:
         found: list[Any] = at_once(delayed(ours_one)(model, count, seed) for seed in range(workers))
         return max(seconds for seconds, _ in found), float(np.mean([rate for _, rate in found]))
 
-    def apart() -> float:
+    def apart(count: int) -> float:
         return max(at_once(delayed(theirs_one)(model, count, 1) for _ in range(workers)))
 
-    def together() -> float:
+    def together(count: int) -> float:
         return theirs_one(model, count, workers, workers)
 
     # The first round starts the workers and builds what is built once a machine; it is not counted.
@@ -100,20 +105,23 @@ def convolutions(model: str, *, models: int | None = None, quick: bool = False) 
     ways = {f"{workers} processes of one thread": apart}
     if not quick:
         ways[f"one process of {workers} threads"] = together
-    trial = {name: way() for name, way in ways.items()} if len(ways) > 1 else dict.fromkeys(ways, 0.0)
+    trial = {name: way(count // 4) for name, way in ways.items()} if len(ways) > 1 else dict.fromkeys(ways, 0.0)
     fastest = min(trial, key=trial.__getitem__)
     times: tuple[list[float], list[float]] = ([], [])
     shares = []
     work = flops_a_step(model) * count / BATCH
-    for _ in range(rounds):
+    longest = 0.0
+    while len(shares) < rounds and (not shares or time.perf_counter() - begun + longest < SECONDS[quick]):
+        started = time.perf_counter()
         seconds, rate = ours()
         times[0].append(seconds)
-        times[1].append(ways[fastest]())
+        times[1].append(ways[fastest](count))
         shares.append(work / seconds / 1e9 / rate)
+        longest = max(longest, time.perf_counter() - started)
     mode = describe(resolve(recipe_of(model), SHAPE, CLASSES, "cpu"), [[0]])
     share, low, high = quartiles(shares)
     reached = [work / side[len(side) // 2] / 1e9 for side in map(sorted, times)]
-    note = f"ours: {mode}; theirs: fp32, {fastest}; {count} records a model and round"
+    note = f"ours: {mode}; theirs: fp32, {fastest}; {count} records a model and round, {len(shares)} rounds"
     gemm = f"GEMM fp32 {gemm_fp32():.0f}, bf16 {gemm_bf16():.0f}"
     rates = f"a core: {reached[0]:.0f} GFLOP/s, theirs {reached[1]:.0f}; {gemm}"
     return [
