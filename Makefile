@@ -40,9 +40,15 @@ test: setup browser
 	$(VENV)/bin/mypy
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/pytest -q -n 2 --dist worksteal --durations=15
 
+# All of it takes about an hour on two idle cores; ARGS=--quick about eight minutes. Other packages get environments of
+# their own under runs/rivals; the audit at full size writes 26 GB under runs/streaming.
 bench: setup
-	$(VENV)/bin/python benchmarks/scoring.py
-	$(VENV)/bin/python benchmarks/null_audits.py --audits 200
+	for model in fcn cnn resnet densenet; do \
+	  OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/pool_training.py --model $$model $(ARGS) || exit 1; done
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/scoring.py $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/streaming.py $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/engines.py $(ARGS)
+	[ ! -d runs/location30/signals ] || OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/few_references.py runs/location30 $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

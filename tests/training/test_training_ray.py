@@ -47,7 +47,8 @@ def test_a_killed_worker_costs_its_own_task_only(
     assert sorted(value for value, _, _ in results) == list(range(12))
     begun = sorted(int(path.name.split("-")[0]) for path in tmp_path.iterdir())
     assert begun == sorted([*range(12), 1])
-    assert {host for _, host, _ in results} == {"127.0.0.2", "127.0.0.3"}
+    # A busy node may leave all of twelve such short tasks to the other.
+    assert {host for _, host, _ in results} <= {"127.0.0.2", "127.0.0.3"}
     assert {threads for _, _, threads in results} == {"1"}
     assert "its task runs again (time 1 of at most 3)" in capsys.readouterr().err
 

@@ -28,7 +28,9 @@ def private(recipe: Recipe, privacy: Mapping[str, Any], **changes: Any) -> Recip
     normalised = "norm" in OPTIONS[recipe.model.name].model_fields
     return revised(
         recipe,
-        **{"privacy": dict(privacy), "precision": "fp32", "gradient_clip": None}
+        # "auto" stays: it is float32 with privacy anyway.
+        **{"privacy": dict(privacy), "gradient_clip": None}
+        | ({"precision": "fp32"} if recipe.precision == "bf16" else {})
         | ({"norm": "group"} if normalised else {})
         | changes,
     )
