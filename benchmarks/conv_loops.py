@@ -34,7 +34,7 @@ from memberscope.training.recipe import Recipe
 BATCH, SHAPE, CLASSES = 64, (3, 32, 32), 10
 TARGETS = {"densenet": 5.0, "cnn": 2.5, "resnet": 3.0}
 # Records a model trains on in one round: steps enough to time, rounds short enough to alternate.
-RECORDS = {"densenet": 256, "cnn": 4096, "resnet": 384}
+RECORDS = {"densenet": 128, "cnn": 4096, "resnet": 192}
 QUICK = {"densenet": 64, "cnn": 1024, "resnet": 64}
 SECONDS = {True: 45.0, False: 220.0}  # by whether it is to be quick; at least one round is measured
 HELD_OUT = 8
@@ -105,7 +105,9 @@ def convolutions(model: str, *, models: int | None = None, quick: bool = False) 
     ways = {f"{workers} processes of one thread": apart}
     if not quick:
         ways[f"one process of {workers} threads"] = together
-    trial = {name: way(count // 4) for name, way in ways.items()} if len(ways) > 1 else dict.fromkeys(ways, 0.0)
+    trial = (
+        {name: way(max(BATCH, count // 4)) for name, way in ways.items()} if len(ways) > 1 else dict.fromkeys(ways, 0.0)
+    )
     fastest = min(trial, key=trial.__getitem__)
     times: tuple[list[float], list[float]] = ([], [])
     shares = []
