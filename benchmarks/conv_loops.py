@@ -33,8 +33,8 @@ from memberscope.training.recipe import Recipe
 
 BATCH, SHAPE, CLASSES = 64, (3, 32, 32), 10
 TARGETS = {"densenet": 5.0, "cnn": 2.5, "resnet": 3.0}
-# Records a model trains on in one round: steps enough to time, rounds short enough to alternate.
-RECORDS = {"densenet": 128, "cnn": 4096, "resnet": 192}
+# Records a model trains on in one round: with fewer, what a training costs before its first step would count for too much.
+RECORDS = {"densenet": 256, "cnn": 4096, "resnet": 384}
 QUICK = {"densenet": 64, "cnn": 1024, "resnet": 64}
 SECONDS = {True: 45.0, False: 220.0}  # by whether it is to be quick; at least one round is measured
 HELD_OUT = 8
