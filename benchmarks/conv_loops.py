@@ -33,7 +33,7 @@ from memberscope.training.recipe import Recipe
 
 BATCH, SHAPE, CLASSES = 64, (3, 32, 32), 10
 TARGETS = {"densenet": 5.0, "cnn": 2.5, "resnet": 3.0}
-# Records a model trains on in one round: with fewer, what a training costs before its first step would count for too much.
+# Records a model trains on in one round: with fewer, the cost of a training before its first step counts too much.
 RECORDS = {"densenet": 256, "cnn": 4096, "resnet": 384}
 QUICK = {"densenet": 64, "cnn": 1024, "resnet": 64}
 SECONDS = {True: 45.0, False: 220.0}  # by whether it is to be quick; at least one round is measured
