@@ -39,7 +39,7 @@ ATTACKS: tuple[type[Attack], ...] = (
     LiraLearned,
 )
 
-DEFAULT = Bavaria.name
+DEFAULT = LiraHierarchical.name
 
 
 def attack(name: str) -> Attack:
