@@ -52,7 +52,10 @@ def working_array(shape: tuple[int, ...], dtype: DTypeLike = np.float64, folder:
             folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             # Space is taken now: a full disk met while writing through a map would kill the process.
-            os.posix_fallocate(file.fileno(), 0, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
             return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
         raise PoolError(
@@ -67,9 +70,10 @@ def release(array: NDArray[Any]) -> None:
     owner: Any = array
     while owner is not None and not isinstance(owner, mmap.mmap):
         owner = getattr(owner, "base", None)
-    if owner is None or not array.size:
+    if owner is None or not array.size or not hasattr(mmap, "MADV_DONTNEED"):
         return
-    low, high = np.lib.array_utils.byte_bounds(array)
+    # Where NumPy 1 had it and where NumPy 2 has it.
+    low, high = getattr(np.lib, "array_utils", np).byte_bounds(array)
     first = np.frombuffer(owner, np.uint8).__array_interface__["data"][0]
     start = (low - first) // mmap.PAGESIZE * mmap.PAGESIZE
     owner.madvise(mmap.MADV_DONTNEED, start, high - first - start)
