@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from memberscope.large import release
 from memberscope.types import Signals
 
 
@@ -19,8 +20,13 @@ def subset(signals: Signals, rows: NDArray[np.int64], records: NDArray[np.int64]
     Returns:
         Signals of their own; the outputs are copied, nothing derived is kept.
     """
+    outputs = []
+    for row in rows:
+        outputs.append(np.ascontiguousarray(signals.outputs[row][records]))
+        # Scattered records map nearly a whole file, and the map would stay.
+        release(signals.outputs[row])
     return Signals(
-        tuple(np.ascontiguousarray(signals.outputs[row][records]) for row in rows),
+        tuple(outputs),
         signals.kind,
         signals.members[np.ix_(rows, records)],
         signals.labels[records],
