@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "memberscope"
 # A module imports only what stands above it (DESIGN.md, with the small modules that everything uses on top).
 _LINES = (
     "errors text files large progress checks types data models training targets signals attacks statistics analysis",
-    "outputs defences auditing report exports config run_folder work run study guard cli __main__",
+    "outputs defences auditing report exports config run_folder work run study doors guard cli __main__",
 )
 ORDER = " ".join(_LINES).split()
 

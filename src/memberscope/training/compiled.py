@@ -12,12 +12,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from memberscope.errors import PoolError
 from memberscope.models.base import Classifier
 from memberscope.models.densenet import Bottleneck, Densenet
 from memberscope.training.convolutions import convolution, pays, plain
 from memberscope.training.dense_block import Layer, dense_block
-from memberscope.training.native import PLAIN, SWITCH, dense_kernels
+from memberscope.training.mode import fits_kernels
+from memberscope.training.native import dense_kernels, fcn_kernels, require
 from memberscope.training.recipe import Recipe
 
 
@@ -27,6 +27,8 @@ def describe_kernels(recipe: Recipe, device: str) -> dict[str, str]:
     Returns:
         ``{}``, or ``kernels`` with the name of those, for a manifest's environment: other kernels, other bytes.
     """
+    if fits_kernels(recipe, device):
+        return {"kernels": fcn_kernels().name}
     if recipe.model.name != "densenet" or not _on_this_processor(recipe, device) or recipe.threads != 1:
         return {}
     options = recipe.model_options()
@@ -58,7 +60,7 @@ def fused(model: Classifier, recipe: Recipe, device: str, kernels: str | None = 
             if isinstance(module, nn.Conv2d) and plain(module):
                 replaced[module] = _convolution(module)
         if isinstance(model, Densenet) and recipe.threads == 1 and _dense_layers_fit(model):
-            library = _library(kernels)
+            library = require(kernels, dense_kernels())
             if library is not None:
                 replaced[model.body] = _dense_body(model, library, model.body.forward)
     for module, forward in replaced.items():
@@ -68,19 +70,6 @@ def fused(model: Classifier, recipe: Recipe, device: str, kernels: str | None = 
     finally:
         for module in replaced:
             del module.forward
-
-
-def _library(kernels: str | None) -> ctypes.CDLL | None:
-    if kernels == PLAIN:
-        return None
-    found = dense_kernels()
-    if kernels not in (None, found.name):
-        raise PoolError(
-            f"the kernels with which training was planned, {kernels}",
-            f"{found} in the process that is to train",
-            f"Give every machine the same processor and a C compiler, or set {SWITCH}=off on all of them.",
-        )
-    return found.library
 
 
 def _convolution(module: nn.Conv2d) -> Callable[[Tensor], Tensor]:

@@ -38,11 +38,27 @@ def resolve(recipe: Recipe, input_shape: tuple[int, ...], classes: int, device: 
     precision = recipe.precision
     if precision == "auto":
         small = recipe.model.name == "fcn" and fcn_weights(recipe, input_shape, classes) < SMALL
-        fast = recipe.privacy is None and not small and native_bf16(device)
+        fast = recipe.privacy is None and native_bf16(device) and (not small or has_kernels(recipe, device))
         precision = changes["precision"] = "bf16" if fast else "fp32"
     if recipe.channels_last == "auto":
         changes["channels_last"] = precision == "bf16" and recipe.model.name in ("cnn", "densenet", "resnet")
     return recipe.model_copy(update=changes) if changes else recipe
+
+
+def fits_kernels(recipe: Recipe, device: str) -> bool:
+    """Whether models of this recipe can be trained by ``kernels/fcn.c``, on a machine that has it."""
+    return _fits_but_for_precision(recipe, device) and recipe.precision == "bf16"
+
+
+def has_kernels(recipe: Recipe, device: str) -> bool:
+    """Whether this machine trains fully connected networks of this recipe, in bfloat16, by ``kernels/fcn.c``."""
+    from memberscope.training.native import fcn_kernels
+
+    return _fits_but_for_precision(recipe, device) and fcn_kernels().library is not None
+
+
+def _fits_but_for_precision(recipe: Recipe, device: str) -> bool:
+    return not why_not_stacked(recipe) and recipe.threads == 1 and device == "cpu"
 
 
 def native_bf16(device: str) -> bool:
@@ -73,9 +89,9 @@ def why_not_stacked(recipe: Recipe) -> str:
     return ""
 
 
-def stack_size(recipe: Recipe, input_shape: tuple[int, ...], classes: int, models: int) -> int:
-    """How many models train in one stack, from the model alone; 1 where stacking does not pay or is not possible."""
-    if why_not_stacked(recipe):
+def stack_size(recipe: Recipe, input_shape: tuple[int, ...], classes: int, models: int, device: str = "cpu") -> int:
+    """How many models train in one stack, from model and machine; 1 where stacking does not pay or is not possible."""
+    if why_not_stacked(recipe) or (recipe.precision == "bf16" and has_kernels(recipe, device)):
         return 1
     room = STACKED // fcn_weights(recipe, input_shape, classes)
     return max(1, min(LARGEST, room, math.ceil(models / 2)))

@@ -17,26 +17,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from memberscope.errors import ConfigError
+from memberscope.errors import ConfigError, PoolError
 
 PLAIN = "PyTorch's own"
 SWITCH = "MEMBERSCOPE_KERNELS"
 
-_SOURCE = Path(__file__).parent / "kernels" / "dense_block.c"
+_FOLDER = Path(__file__).parent / "kernels"
+_KINDS = {"dense_block": "dense blocks in C", "fcn": "steps in C"}
 # Without contraction the source alone says what is rounded where, whichever compiler reads it.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
+_LIBRARIES = ("-lm",)
 _NEEDED = {"amx_tile", "amx_bf16", "avx512_bf16", "avx512bw", "avx512vl"}
 
 
 @dataclass(frozen=True, eq=False)
 class Kernels:
-    """The compiled kernels, or why there are none.
+    """Compiled kernels, or why there are none.
 
     Args:
+        source: which: ``"dense_block"`` or ``"fcn"``.
         library: their functions, or None.
         reason: why there is no library; empty if there is one.
     """
 
+    source: str
     library: ctypes.CDLL | None
     reason: str = ""
 
@@ -45,7 +49,7 @@ class Kernels:
         """What decides over a model's bytes: the version of the kernels' source, or that there are none."""
         if self.library is None:
             return PLAIN
-        return f"dense blocks in C {hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:6]}"
+        return f"{_KINDS[self.source]} {hashlib.sha256(_text(self.source).encode()).hexdigest()[:6]}"
 
     def __str__(self) -> str:
         return f"{self.name} ({self.reason})" if self.reason else self.name
@@ -55,9 +59,45 @@ class _Unsafe(Exception):
     """A file or folder that somebody else could have written."""
 
 
-@functools.cache
 def dense_kernels() -> Kernels:
-    """The kernels of dense blocks, built on the first call (about two seconds) and kept in the user's cache folder.
+    """The kernels of dense blocks; see :func:`kernels`."""
+    return kernels("dense_block")
+
+
+def fcn_kernels() -> Kernels:
+    """The kernels of fully connected networks; see :func:`kernels`."""
+    return kernels("fcn")
+
+
+def kernels_like(name: str) -> Kernels:
+    """What this machine has of the kind of kernels called ``name``, as :attr:`Kernels.name` says it."""
+    return kernels(next(source for source, kind in _KINDS.items() if name.startswith(kind)))
+
+
+def require(planned: str | None, found: Kernels) -> ctypes.CDLL | None:
+    """The library to train with, or None for PyTorch's own operations.
+
+    Args:
+        planned: the name of the kernels with which training was planned; None takes what this machine has.
+        found: what this machine has.
+
+    Raises:
+        PoolError: this process does not have the kernels of that name.
+    """
+    if planned == PLAIN:
+        return None
+    if planned not in (None, found.name):
+        raise PoolError(
+            f"the kernels with which training was planned, {planned}",
+            f"{found} in the process that is to train",
+            f"Give every machine the same processor and a C compiler, or set {SWITCH}=off on all of them.",
+        )
+    return found.library
+
+
+@functools.cache
+def kernels(source: str) -> Kernels:
+    """The kernels of ``source``, built on the first call (about two seconds) and kept in the user's cache folder.
 
     They need an x86-64 processor with AMX and a C compiler (``$CC``, ``cc`` or ``gcc``). Without one of them, or with
     ``MEMBERSCOPE_KERNELS=off``, training goes through PyTorch's own operations, with other bytes. A cache folder or
@@ -70,34 +110,41 @@ def dense_kernels() -> Kernels:
     if switch not in ("on", "off", ""):
         raise ConfigError(f"{SWITCH} as on or off", repr(switch), "Change or unset it.")
     if switch == "off":
-        return Kernels(None, f"{SWITCH} is off")
+        return Kernels(source, None, f"{SWITCH} is off")
     processor, flags = _processor()
     if platform.system() != "Linux" or platform.machine() != "x86_64" or not flags >= _NEEDED:
-        return Kernels(None, "the processor has no AMX tiles for bfloat16")
+        return Kernels(source, None, "the processor has no AMX tiles for bfloat16")
     compiler = shlex.split(os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or "")
     if not compiler:
-        return _without("there is no C compiler (cc or gcc)")
+        return _without(source, "there is no C compiler (cc or gcc)")
     try:
         version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
-        parts = (_SOURCE.read_text(), version, processor, " ".join(sorted(flags)), " ".join((*compiler, *_FLAGS)))
+        command = " ".join((*compiler, *_FLAGS, *_LIBRARIES))
+        parts = (_text(source), version, processor, " ".join(sorted(flags)), command)
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-        library = _load(compiler, key)
+        library = _load(compiler, source, key)
     except _Unsafe as error:
-        return _without(str(error))
+        return _without(source, str(error))
     except (OSError, subprocess.CalledProcessError) as error:
         detail = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        return _without(f"building and loading them with {compiler[0]} failed: {detail[0] if detail else error}")
+        what = f"building and loading them with {compiler[0]} failed"
+        return _without(source, f"{what}: {detail[0] if detail else error}")
     if not library.usable():
-        return Kernels(None, "the kernel of the operating system refuses the AMX tiles")
-    return Kernels(library)
+        return Kernels(source, None, "the kernel of the operating system refuses the AMX tiles")
+    return Kernels(source, library)
 
 
-def _without(reason: str) -> Kernels:
-    warnings.warn(f"DenseNet trains without its C kernels, several times slower: {reason}", stacklevel=3)
-    return Kernels(None, reason)
+def _text(source: str) -> str:
+    """All that is compiled for ``source``."""
+    return (_FOLDER / "common.h").read_text() + (_FOLDER / f"{source}.c").read_text()
 
 
-def _load(compiler: list[str], key: str) -> ctypes.CDLL:
+def _without(source: str, reason: str) -> Kernels:
+    warnings.warn(f"training without its {_KINDS[source]}, several times slower: {reason}", stacklevel=3)
+    return Kernels(source, None, reason)
+
+
+def _load(compiler: list[str], source: str, key: str) -> ctypes.CDLL:
     """The library named ``key``; built first unless it is there."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memberscope" / "kernels"
     try:
@@ -113,10 +160,10 @@ def _load(compiler: list[str], key: str) -> ctypes.CDLL:
             if _digest(path) == path.stem.rpartition("-")[2]:
                 return ctypes.CDLL(str(path))
             path.unlink(missing_ok=True)
-        return ctypes.CDLL(str(_build(compiler, cache, key)))
+        return ctypes.CDLL(str(_build(compiler, source, cache, key)))
     # Without a cache folder the file is gone as soon as it is loaded, and every process builds its own.
     with tempfile.TemporaryDirectory(prefix="memberscope-") as folder:
-        return ctypes.CDLL(str(_build(compiler, Path(folder), key)))
+        return ctypes.CDLL(str(_build(compiler, source, Path(folder), key)))
 
 
 def _check_safe(path: Path, is_kind: Callable[[int], bool]) -> None:
@@ -130,11 +177,12 @@ def _check_safe(path: Path, is_kind: Callable[[int], bool]) -> None:
         raise _Unsafe(f"others can write to {path}; delete it, or take that away (chmod go-w)")
 
 
-def _build(compiler: list[str], cache: Path, key: str) -> Path:
+def _build(compiler: list[str], source: str, cache: Path, key: str) -> Path:
     """Compile into ``cache``, as ``key`` and the hash of the content; whole or not there, whoever builds beside us."""
     with tempfile.TemporaryDirectory(prefix="memberscope-", dir=cache) as folder:
         made = Path(folder) / "kernels.so"
-        subprocess.run([*compiler, *_FLAGS, "-o", str(made), str(_SOURCE)], capture_output=True, text=True, check=True)
+        command = [*compiler, *_FLAGS, "-o", str(made), str(_FOLDER / f"{source}.c"), *_LIBRARIES]
+        subprocess.run(command, capture_output=True, text=True, check=True)
         made.chmod(0o700)
         return made.replace(cache / f"{key}-{_digest(made)}.so")
 

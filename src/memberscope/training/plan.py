@@ -40,7 +40,7 @@ def make_plan(
     extras = {} if validation is None else {"validation": validation.fingerprint}
     extras |= {} if difficulty is None else {"difficulty": sha256_arrays(difficulty)}
     shape = dataset.inputs.shape[1:]
-    size = stack_size(recipe, shape, dataset.classes, len(members)) if stack is None else stack
+    size = stack_size(recipe, shape, dataset.classes, len(members), device) if stack is None else stack
     return extras | {
         "data": {
             "fingerprint": dataset.fingerprint,

@@ -26,7 +26,8 @@ from memberscope.files import (
 )
 from memberscope.progress import progress
 from memberscope.training.engines import Engine, get_engine
-from memberscope.training.mode import describe, resolve
+from memberscope.training.mode import describe, fits_kernels, resolve
+from memberscope.training.native import PLAIN
 from memberscope.training.plan import (
     as_begun,
     check_environment,
@@ -252,15 +253,16 @@ class _Task:
         """Row, file content, traces and metrics of every model; by value, so that only the lock's holder writes."""
         rows, members = task
         seeds, names = [(self.seed, row) for row in rows], [f"model {row}" for row in rows]
-        if len(rows) == 1:
+        where: dict[str, Any] = {"device": self.device, "kernels": self.kernels}
+        by_kernel = self.kernels not in (None, PLAIN) and fits_kernels(self.recipe, self.device)
+        if len(rows) == 1 and not by_kernel:
             from memberscope.training.loop import train
 
-            where: dict[str, Any] = {"device": self.device, "kernels": self.kernels}
             trained = [train(self.data, members[0], self.recipe, seed=seeds[0], name=names[0], **where)]
         else:
             from memberscope.training.stacked import train_stack
 
-            trained = train_stack(self.data, members, self.recipe, seeds=seeds, names=names, device=self.device)
+            trained = train_stack(self.data, members, self.recipe, seeds=seeds, names=names, **where)
         return [
             (row, encode(one.state, row, self.plan_hash), one.traces.encode(), one.metrics)
             for row, one in zip(rows, trained, strict=True)

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from memberscope.models.fcn import Fcn
 from memberscope.training.answers import TrainingData
 from memberscope.training.augment import Augmenter
 from memberscope.training.inputs import Encoder
+from memberscope.training.kernel_steps import KernelSteps
 from memberscope.training.loop import (
     Metrics,
     Trained,
@@ -33,7 +35,8 @@ from memberscope.training.loop import (
     reproducible,
     seeds_of,
 )
-from memberscope.training.mode import resolve, why_not_stacked
+from memberscope.training.mode import fits_kernels, resolve, why_not_stacked
+from memberscope.training.native import fcn_kernels, require
 from memberscope.training.recipe import Recipe
 from memberscope.training.stacked_model import StackedFcn, fill
 from memberscope.training.stacked_steps import StackedSteps, Table
@@ -60,18 +63,21 @@ def train_stack(
     seeds: Sequence[Sequence[int]],
     names: Sequence[str],
     device: str = "cpu",
+    kernels: str | None = None,
 ) -> list[Trained]:
     """Train a model for every row of ``members`` ``(S, N)`` at once; see :func:`memberscope.training.loop.train`.
 
     Args:
         seeds: entropy of each model alone.
         names: what errors call each model.
+        kernels: by the name that :func:`memberscope.training.compiled.describe_kernels` gave where training was
+            planned; None takes what this machine has.
 
     Returns:
         What ``train`` returns, of each row. The seconds of a model are its share of the stack's.
 
     Raises:
-        PoolError: the loss or a weight of a model is no longer finite.
+        PoolError: the loss or a weight of a model is no longer finite; other kernels here than ``kernels``.
         ConfigError: a recipe that cannot be stacked, or that asks for what ``data`` lacks.
     """
     started = time.perf_counter()
@@ -83,7 +89,7 @@ def train_stack(
     with reproducible(recipe.threads, device), torch.no_grad():
         images = data.inputs.ndim == 4
         encode = Encoder.of(data.normalisation, images, recipe.channels_last, device)
-        face, steps = _prepare(data, members, recipe, seeds, encode, device)
+        face, steps = _prepare(data, members, recipe, seeds, encode, device, kernels)
         running = [
             _Model(row, name, member, Watch(data, encode, recipe, device))
             for row, (name, member) in enumerate(zip(names, members, strict=True))
@@ -126,7 +132,8 @@ def _prepare(
     seeds: Sequence[Sequence[int]],
     encode: Encoder,
     device: str,
-) -> tuple[Fcn, StackedSteps]:
+    kernels: str | None,
+) -> tuple[Fcn, StackedSteps | KernelSteps]:
     """A network to ask any model of the stack with, and the stack at its start."""
     models: list[Fcn] = []
     orders, drops, changes = [], [], []
@@ -141,22 +148,17 @@ def _prepare(
         # Alone, a model draws its dropout from the state in which its initial weights left PyTorch's generator.
         drops[-1].set_state(torch.get_rng_state())
         changes += [Augmenter(recipe.augmentation, change)] if recipe.augmentation else []
+    table, own = Table(data, encode, device), [torch.from_numpy(np.flatnonzero(member)) for member in members]
+    streams: Any = {"orders": orders, "drops": drops, "changes": changes}
+    if fits_kernels(recipe, device) and (library := require(kernels, fcn_kernels())) is not None:
+        return models[0], KernelSteps(library, models, table, own, recipe, **streams)
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    steps = StackedSteps(
-        StackedFcn(models, dtype),
-        Table(data, encode, device),
-        [torch.from_numpy(np.flatnonzero(member)) for member in members],
-        recipe,
-        orders=orders,
-        drops=drops,
-        changes=changes,
-        device=device,
-    )
-    return models[0], steps
+    return models[0], StackedSteps(StackedFcn(models, dtype), table, own, recipe, device=device, **streams)
 
 
-def _no_losses(steps: StackedSteps, device: str) -> Tensor:
-    return torch.full((len(steps.counts), steps.places.shape[1]), math.nan, device=device)
+def _no_losses(steps: StackedSteps | KernelSteps, device: str) -> Tensor:
+    # One column more than members: where a stack's padding points.
+    return torch.full((len(steps.counts), max(steps.counts) + 1), math.nan, device=device)
 
 
 def _trained(

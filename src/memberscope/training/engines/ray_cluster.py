@@ -259,7 +259,7 @@ def _check_machines(ray: Any, timeout: float, kernels: str | None) -> None:
         for name in names:
             try:
                 if name == "kernels":
-                    found[name] = str(importlib.import_module("memberscope.training.native").dense_kernels())
+                    found[name] = str(importlib.import_module("memberscope.training.native").kernels_like(kernels))
                 else:
                     found[name] = str(importlib.import_module(name).__version__)
             except ImportError as error:
