@@ -37,7 +37,8 @@ from memberscope.training.recipe import Recipe
 from memberscope.training.steps import batches
 from memberscope.types import Dataset, Pool
 
-RECIPE = Recipe.parse({"model": {"name": "fcn", "widths": [16]}, "epochs": 3, "dropout": 0.1})
+RECIPE = Recipe.parse({"model": {"name": "fcn", "widths": [16]}, "epochs": 3, "dropout": 0.1, "precision": "fp32"})
+UNDECIDED = RECIPE.model_copy(update={"precision": "auto"})
 Make = Callable[..., Pool]
 
 
@@ -100,10 +101,11 @@ def test_auto_is_the_machines_choice_and_nothing_else_is_changed() -> None:
     assert resolve(resolve(wide, (600,), 100, "cpu"), (600,), 100, "cpu") == resolve(wide, (600,), 100, "cpu")
 
 
-def test_small_models_and_private_ones_stay_in_fp32() -> None:
-    small = Recipe.parse({"model": {"name": "fcn", "widths": [8]}})
+def test_private_models_and_small_ones_that_no_kernel_trains_stay_in_fp32() -> None:
+    small = Recipe.parse({"model": {"name": "fcn", "widths": [8]}, "mixup": 0.2})
     private = Recipe.parse({"model": {"name": "fcn", "widths": [1024]}, "privacy": {"noise_multiplier": 1.0}})
-    for recipe, shape in ((small, (64,)), (private, (600,))):
+    threads = Recipe.parse({"model": {"name": "fcn", "widths": [8]}, "threads": 2})
+    for recipe, shape in ((small, (64,)), (private, (600,)), (threads, (64,))):
         assert resolve(recipe, shape, 10, "cpu").precision == "fp32"
 
 
@@ -154,9 +156,9 @@ def test_only_the_stacks_that_miss_a_model_are_trained_again(make: Make) -> None
 def test_a_pool_keeps_the_tasks_and_the_precision_that_it_was_begun_with(make: Make) -> None:
     begun = make(stack=1, recipe=RECIPE.model_copy(update={"precision": "bf16"}))
     begun.model_path(3).unlink()
-    assert make().manifest["files"] == begun.manifest["files"]
+    assert make(recipe=UNDECIDED).manifest["files"] == begun.manifest["files"]
     with pytest.raises(PoolError, match="tasks is"):
-        make(stack=3)
+        make(recipe=UNDECIDED, stack=3)
     with pytest.raises(PoolError, match=r"recipe\.precision is fp32, was bf16"):
         make(recipe=RECIPE.model_copy(update={"precision": "fp32"}))
 
@@ -171,10 +173,10 @@ def test_a_pool_from_before_there_was_a_choice_goes_on_as_it_was(make: Make) -> 
     for row in range(6):
         sidecar = read_json(begun.folder / f"{row:05d}.json")
         write_json(begun.folder / f"{row:05d}.json", sidecar | {"plan_hash": manifest["plan_hash"]})
-    assert make().manifest["files"] == begun.manifest["files"]
+    assert make(recipe=UNDECIDED).manifest["files"] == begun.manifest["files"]
+    before = load_file(begun.model_path(2))
     begun.model_path(2).unlink()
-    again = make()
-    before, after = (load_file(pool.model_path(2)) for pool in (make(), again))
+    after = load_file(make(recipe=UNDECIDED).model_path(2))
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 

@@ -21,7 +21,7 @@ from memberscope.training.compiled import describe_kernels
 from memberscope.training.engines import processes
 from memberscope.training.inputs import Normalisation
 from memberscope.training.loop import train
-from memberscope.training.native import PLAIN, SWITCH, Kernels, dense_kernels
+from memberscope.training.native import PLAIN, SWITCH, Kernels, dense_kernels, kernels
 from memberscope.training.pool import train_pool
 from memberscope.training.recipe import Recipe
 from memberscope.types import Dataset
@@ -36,7 +36,7 @@ ASK = "from memberscope.training.native import dense_kernels; assert dense_kerne
 
 def load() -> Kernels:
     """As a process that has not asked before."""
-    return dense_kernels.__wrapped__()
+    return kernels.__wrapped__("dense_block")
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,10 @@ def cache(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def switched_off(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(SWITCH, "off")
-    dense_kernels.cache_clear()
+    kernels.cache_clear()
     yield
     monkeypatch.delenv(SWITCH)
-    dense_kernels.cache_clear()
+    kernels.cache_clear()
 
 
 def test_built_once_by_several_processes_and_nobody_elses_to_write(cache: Path) -> None:
@@ -110,7 +110,7 @@ def test_what_others_can_write_to_is_not_loaded(cache: Path, kind: str) -> None:
     spoil, said = UNSAFE[kind]
     (library,) = cache.iterdir()
     spoil(library)
-    with pytest.warns(UserWarning, match=rf"without its C kernels.*{said}"):
+    with pytest.warns(UserWarning, match=rf"training without its dense blocks in C.*{said}"):
         found = load()
     assert found.library is None and found.name == PLAIN
 

@@ -205,7 +205,7 @@ def test_averaged_weights_are_what_is_kept_and_asked(images: Dataset) -> None:
 
 def test_loss_traces_are_the_losses_that_were_trained_on(table: Dataset) -> None:
     data, member = prepared(table), np.arange(240) < 100
-    trained = fit(data, member, epochs=5, batch_size=100)
+    trained = fit(data, member, epochs=5, batch_size=100, precision="fp32")
     loss = trained.traces.loss
     assert loss is not None and loss.shape == (5, 100)
     torch.manual_seed(int(np.random.SeedSequence([5, 0]).generate_state(1, np.uint64)[0]))
@@ -216,7 +216,7 @@ def test_loss_traces_are_the_losses_that_were_trained_on(table: Dataset) -> None
     expected = F.cross_entropy(logits, torch.from_numpy(table.labels[:100]), reduction="none").numpy()
     assert np.allclose(loss[0], expected, atol=1e-5)
     assert loss[-1].mean() == pytest.approx(trained.metrics.loss, abs=1e-5)
-    smoothed = fit(data, member, epochs=1, batch_size=100, label_smoothing=0.2)
+    smoothed = fit(data, member, epochs=1, batch_size=100, label_smoothing=0.2, precision="fp32")
     assert smoothed.traces.loss is not None
     assert np.allclose(smoothed.traces.loss[0], expected, atol=1e-5)
     labels = torch.from_numpy(table.labels[:100])

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from memberscope.errors import ConfigError, PoolError
 from memberscope.files import read_json, sha256_file, sha256_json, write_json, writer_lock
+from memberscope.training.mode import resolve
 from memberscope.training.pool import load_pool, read_metrics, train_pool
 from memberscope.training.recipe import Recipe
 from memberscope.training.store import pool_model
@@ -84,7 +85,7 @@ def test_a_finished_pool_reopens(make: Make) -> None:
     pool = load_pool(made.folder)
     assert pool.manifest == made.manifest
     assert np.array_equal(pool.members, made.members)
-    assert pool.recipe == RECIPE.as_json() | {"precision": "fp32", "channels_last": False}
+    assert pool.recipe == resolve(RECIPE, (64,), 10, "cpu").as_json()
     assert stamps(made.folder) == (make() and stamps(made.folder))
 
 

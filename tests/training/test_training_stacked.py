@@ -23,7 +23,8 @@ from memberscope.training.stacked import train_stack
 from memberscope.training.stacked_model import StackedFcn, fill
 from memberscope.types import Dataset
 
-NET = {"model": {"name": "fcn", "widths": [24, 12]}, "learning_rate": 0.01, "epochs": 4, "batch_size": 32}
+WIDTHS = {"name": "fcn", "widths": [24, 12]}
+NET = {"model": WIDTHS, "learning_rate": 0.01, "epochs": 4, "batch_size": 32, "precision": "fp32"}
 
 
 def material(dataset: Dataset, *, bits: bool = False, validation: bool = False) -> TrainingData:

@@ -152,8 +152,7 @@ class KernelSteps:
         self.nets = [KernelFcn(library, model, recipe) for model in models]
         self.shuffles = [torch.Generator().manual_seed(seed) for seed in orders]
         self.drops, self.changes = list(drops), list(changes)
-        self.steps = len(batches(torch.arange(self.counts[0]), recipe.batch_size))
-        self.step = 0
+        self.epochs = 0
         # Bytes are read where they are, and become numbers in the kernel; else a batch is made first.
         loaded = None if self.changes or table.loaded is None else table.loaded
         self.records = None if loaded is None or loaded.dtype != torch.uint8 else loaded.flatten(1)
@@ -164,10 +163,15 @@ class KernelSteps:
         """Members of every model."""
         return [len(own) for own in self.members]
 
+    @property
+    def columns(self) -> int:
+        """What a model's losses need: its members."""
+        return max(self.counts)
+
     def epoch(self, losses: Tensor | None) -> list[float]:
         """Train every model through the next epoch; see ``StackedSteps.epoch``."""
         means = [self._epoch(place, None if losses is None else losses[place]) for place in range(len(self.nets))]
-        self.step += self.steps
+        self.epochs += 1
         return means
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -182,11 +186,11 @@ class KernelSteps:
 
     def _epoch(self, place: int, losses: Tensor | None) -> float:
         net, members, total = self.nets[place], self.members[place], 0.0
-        order = torch.randperm(len(members), generator=self.shuffles[place])
-        for number, piece in enumerate(batches(order, self.recipe.batch_size)):
+        order = batches(torch.randperm(len(members), generator=self.shuffles[place]), self.recipe.batch_size)
+        for number, piece in enumerate(order):
             index = members[piece]
             records, where, constants = self._take(place, index)
-            rate = learning_rate_at(self.recipe, self.step + number, self.steps)
+            rate = learning_rate_at(self.recipe, self.epochs * len(order) + number, len(order))
             labels, masks = self.table.labels[index], self._masks(place, len(index))
             loss, own = net.step(records, where, labels, rate, constants=constants, masks=masks)
             total += loss

@@ -22,12 +22,20 @@ from memberscope.errors import ConfigError, PoolError
 PLAIN = "PyTorch's own"
 SWITCH = "MEMBERSCOPE_KERNELS"
 
-_FOLDER = Path(__file__).parent / "kernels"
-_KINDS = {"dense_block": "dense blocks in C", "fcn": "steps in C"}
+_PACKAGE = Path(__file__).parents[1]
+_SOURCES = {
+    "dense_block": ("training/kernels/common.h", "training/kernels/dense_block.c"),
+    "fcn": ("training/kernels/common.h", "training/kernels/fcn.c"),
+    "scalars": ("signals/kernels/scalars.c",),
+    "walk": ("statistics/kernels/walk.c",),
+}
+_KINDS = {"dense_block": "dense blocks in C", "fcn": "steps in C", "scalars": "sums in C", "walk": "walk in C"}
+_WHO = {"scalars": "scoring", "walk": "scoring"}
 # Without contraction the source alone says what is rounded where, whichever compiler reads it.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
 _LIBRARIES = ("-lm",)
-_NEEDED = {"amx_tile", "amx_bf16", "avx512_bf16", "avx512bw", "avx512vl"}
+_TILES = {"amx_tile", "amx_bf16", "avx512_bf16", "avx512bw", "avx512vl"}
+_NEEDED: dict[str, set[str]] = {"dense_block": _TILES, "fcn": _TILES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +43,7 @@ class Kernels:
     """Compiled kernels, or why there are none.
 
     Args:
-        source: which: ``"dense_block"`` or ``"fcn"``.
+        source: which: ``"dense_block"`` or ``"fcn"``; ``"scalars"`` or ``"walk"``, which scoring uses.
         library: their functions, or None.
         reason: why there is no library; empty if there is one.
     """
@@ -99,9 +107,10 @@ def require(planned: str | None, found: Kernels) -> ctypes.CDLL | None:
 def kernels(source: str) -> Kernels:
     """The kernels of ``source``, built on the first call (about two seconds) and kept in the user's cache folder.
 
-    They need an x86-64 processor with AMX and a C compiler (``$CC``, ``cc`` or ``gcc``). Without one of them, or with
-    ``MEMBERSCOPE_KERNELS=off``, training goes through PyTorch's own operations, with other bytes. A cache folder or
-    library that others can write to is not used; that, and a compiler that is missing or fails, is warned of.
+    They need Linux, an x86-64 processor (for training one with AMX) and a C compiler (``$CC``, ``cc`` or ``gcc``).
+    Without one of them, or with ``MEMBERSCOPE_KERNELS=off``, training goes through PyTorch's own operations, with other
+    bytes, and scoring through NumPy's. A cache folder or library that others can write to is not used; that, and a
+    compiler that is missing or fails, is warned of.
 
     Raises:
         ConfigError: ``MEMBERSCOPE_KERNELS`` is neither ``on`` nor ``off``.
@@ -112,8 +121,9 @@ def kernels(source: str) -> Kernels:
     if switch == "off":
         return Kernels(source, None, f"{SWITCH} is off")
     processor, flags = _processor()
-    if platform.system() != "Linux" or platform.machine() != "x86_64" or not flags >= _NEEDED:
-        return Kernels(source, None, "the processor has no AMX tiles for bfloat16")
+    if platform.system() != "Linux" or platform.machine() != "x86_64" or not flags >= _NEEDED.get(source, set()):
+        lacks = "the processor has no AMX tiles for bfloat16" if source in _NEEDED else "this is not Linux on x86-64"
+        return Kernels(source, None, lacks)
     compiler = shlex.split(os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or "")
     if not compiler:
         return _without(source, "there is no C compiler (cc or gcc)")
@@ -129,18 +139,20 @@ def kernels(source: str) -> Kernels:
         detail = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         what = f"building and loading them with {compiler[0]} failed"
         return _without(source, f"{what}: {detail[0] if detail else error}")
-    if not library.usable():
+    if source in _NEEDED and not library.usable():
         return Kernels(source, None, "the kernel of the operating system refuses the AMX tiles")
     return Kernels(source, library)
 
 
 def _text(source: str) -> str:
     """All that is compiled for ``source``."""
-    return (_FOLDER / "common.h").read_text() + (_FOLDER / f"{source}.c").read_text()
+    return "".join((_PACKAGE / path).read_text() for path in _SOURCES[source])
 
 
 def _without(source: str, reason: str) -> Kernels:
-    warnings.warn(f"training without its {_KINDS[source]}, several times slower: {reason}", stacklevel=3)
+    warnings.warn(
+        f"{_WHO.get(source, 'training')} without its {_KINDS[source]}, several times slower: {reason}", stacklevel=3
+    )
     return Kernels(source, None, reason)
 
 
@@ -181,7 +193,7 @@ def _build(compiler: list[str], source: str, cache: Path, key: str) -> Path:
     """Compile into ``cache``, as ``key`` and the hash of the content; whole or not there, whoever builds beside us."""
     with tempfile.TemporaryDirectory(prefix="memberscope-", dir=cache) as folder:
         made = Path(folder) / "kernels.so"
-        command = [*compiler, *_FLAGS, "-o", str(made), str(_FOLDER / f"{source}.c"), *_LIBRARIES]
+        command = [*compiler, *_FLAGS, "-o", str(made), str(_PACKAGE / _SOURCES[source][-1]), *_LIBRARIES]
         subprocess.run(command, capture_output=True, text=True, check=True)
         made.chmod(0o700)
         return made.replace(cache / f"{key}-{_digest(made)}.so")

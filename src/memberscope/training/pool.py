@@ -26,8 +26,7 @@ from memberscope.files import (
 )
 from memberscope.progress import progress
 from memberscope.training.engines import Engine, get_engine
-from memberscope.training.mode import describe, fits_kernels, resolve
-from memberscope.training.native import PLAIN
+from memberscope.training.mode import describe, resolve
 from memberscope.training.plan import (
     as_begun,
     check_environment,
@@ -254,8 +253,7 @@ class _Task:
         rows, members = task
         seeds, names = [(self.seed, row) for row in rows], [f"model {row}" for row in rows]
         where: dict[str, Any] = {"device": self.device, "kernels": self.kernels}
-        by_kernel = self.kernels not in (None, PLAIN) and fits_kernels(self.recipe, self.device)
-        if len(rows) == 1 and not by_kernel:
+        if len(rows) == 1:
             from memberscope.training.loop import train
 
             trained = [train(self.data, members[0], self.recipe, seed=seeds[0], name=names[0], **where)]

@@ -157,8 +157,7 @@ def _prepare(
 
 
 def _no_losses(steps: StackedSteps | KernelSteps, device: str) -> Tensor:
-    # One column more than members: where a stack's padding points.
-    return torch.full((len(steps.counts), max(steps.counts) + 1), math.nan, device=device)
+    return torch.full((len(steps.counts), steps.columns), math.nan, device=device)
 
 
 def _trained(

@@ -81,11 +81,16 @@ class StackedSteps:
         self.average = StackedAverage(model, recipe.ema) if recipe.ema else None
         self.step = 0
 
+    @property
+    def columns(self) -> int:
+        """What a model's losses need: its members, and one more."""
+        return self.places.shape[1]
+
     def epoch(self, losses: Tensor | None) -> list[float]:
         """Train through the next epoch.
 
         Args:
-            losses: ``(S, n + 1)`` filled with each record's cross-entropy as it was trained on, the last column
+            losses: ``(S, columns)`` filled with each record's cross-entropy as it was trained on, the last column
                 with rubbish; None keeps none.
 
         Returns:
