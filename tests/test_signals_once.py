@@ -10,7 +10,8 @@ import pytest
 from memberscope import large
 from memberscope.attacks import ATTACKS, AttackR
 from memberscope.auditing import Plan, examine
-from memberscope.signals import derive
+from memberscope.signals import derive, once
+from memberscope.training.native import kernels
 from memberscope.types import Signals
 from worlds import leak_world
 
@@ -97,3 +98,40 @@ def test_attack_r_compares_with_the_same_models_whichever_way() -> None:
         AttackR().score_all(signals, range(9), rngs),
         np.stack([AttackR()(signals, target, rngs[0]) for target in range(9)]),
     )
+
+
+@pytest.mark.parametrize("classes", [2, 3, 8, 40, 101])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1000.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_compiled_sums_are_numpys(
+    classes: int, scale: float, dtype: type, monkeypatch: pytest.MonkeyPatch, compiled: None
+) -> None:
+    plain, fast = (logits(classes, 2, scale, 4) for _ in range(2))
+    for signals in (plain, fast):
+        object.__setattr__(signals, "outputs", tuple(row.astype(dtype) for row in signals.outputs))
+    derive.prepare(plain, [1.0, 2.0, 3.0, 4.0], [0, 2])
+    monkeypatch.setattr(once, "_WORTH_COMPILING", 0)
+    assert once.compiled_sums(fast) is not None
+    derive.prepare(fast, [1.0, 2.0, 3.0, 4.0], [0, 2])
+    for row in (0, 2):
+        for name in ("confidence_row", "entropy_row", "modified_entropy_row"):
+            ours, slow = (getattr(derive, name)(signals, row) for signals in (fast, plain))
+            np.testing.assert_allclose(ours, slow, rtol=1e-12, atol=1e-15)
+        np.testing.assert_array_equal(derive.correct_row(fast, row), derive.correct_row(plain, row))
+        for temperature in (1.0, 2.0, 3.0, 4.0):
+            ours, slow = (derive.scaled_logits(signals, temperature)[row] for signals in (fast, plain))
+            np.testing.assert_allclose(ours, slow, rtol=1e-13, atol=1e-14)
+
+
+def test_a_compiled_scaled_logit_does_not_depend_on_what_else_is_asked(
+    monkeypatch: pytest.MonkeyPatch, compiled: None
+) -> None:
+    monkeypatch.setattr(once, "_WORTH_COMPILING", 0)
+    test_a_scaled_logit_does_not_depend_on_what_else_is_asked()
+    test_one_pass_equals_each_formula_alone(40, 30.0)
+
+
+@pytest.fixture
+def compiled() -> None:
+    if (found := kernels("scalars")).library is None:
+        pytest.skip(found.reason)

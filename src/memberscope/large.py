@@ -7,6 +7,7 @@ since the kernel keeps what was written.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import tempfile
@@ -77,6 +78,11 @@ def release(array: NDArray[Any]) -> None:
     first = np.frombuffer(owner, np.uint8).__array_interface__["data"][0]
     start = (low - first) // mmap.PAGESIZE * mmap.PAGESIZE
     owner.madvise(mmap.MADV_DONTNEED, start, high - first - start)
+
+
+def address(array: NDArray[Any]) -> ctypes.c_void_p:
+    """Where a C function finds the array's numbers, one after the other; it keeps nothing alive."""
+    return ctypes.c_void_p(array.ctypes.data)
 
 
 def pieces(count: int, size: int = PIECE) -> Iterator[slice]:
