@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from memberscope.statistics import cluster, ranked, roc
+from memberscope import large
+from memberscope.statistics import cluster, compiled, ranked, roc
 from memberscope.statistics.figures import Sample
 from memberscope.statistics.intervals import order_statistic_ranks
 from memberscope.statistics.measure import FPRS, Measurement
+from memberscope.training.native import kernels
 from memberscope.types import Scores
 
 KINDS = ("smooth", "tenths", "whole", "binary", "apart", "holes")
@@ -132,3 +134,40 @@ def test_bins_count_every_score_once() -> None:
         )
     )
     assert area[0] == pytest.approx(measurement.pooled.auc.value, abs=5e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("targets", "records"), [(1, 50), (1, 6000), (3, 700), (5, 4000)])
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_the_compiled_walk_finds_what_numpys_does(
+    kind: str, targets: int, records: int, workers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (found := kernels("walk")).library is None:
+        pytest.skip(found.reason)
+    monkeypatch.setattr(ranked, "_PIECE", 256)
+    monkeypatch.setattr(large, "_WORTH_THREADS", 0)
+    monkeypatch.setenv("MEMBERSCOPE_THREADS", workers)
+    scores = made(kind, records, targets, records)
+    rng = np.random.default_rng(records)
+    labels = scores.members.view(np.uint8) | (rng.random(records) < 0.5).view(np.uint8) << 1
+    rows = [ranked.sorted_keys(*pair) for pair in zip(scores.values, labels, strict=True)]
+    walks, samples = [], []
+    for worth in (1 << 60, 0):
+        monkeypatch.setattr(compiled, "_WORTH_COMPILING", worth)
+        whole, rng = ranked.Ranked(rows), np.random.default_rng(records)
+        ranks = [np.unique(rng.integers(1, n + 1, 40)) for n in (whole.non_members, whole.halves[0][1])]
+        some = [ranks[0], ranks[1], np.zeros(0, np.int64)]
+        walks.append([whole.walk(some, moments=moments) for moments in (False, True)])
+        walks[-1].append(whole.walk(some, only_places=True))
+        samples.append(whole.below(rows[0][:: max(1, len(rows[0]) // 90)]))
+    np.testing.assert_array_equal(*samples)
+    for slow, fast in zip(*walks, strict=True):
+        assert (fast.twice_wins, fast.squares, fast.best, fast.distinct) == (
+            slow.twice_wins,
+            slow.squares,
+            slow.best,
+            slow.distinct,
+        )
+        for ours, theirs in zip(fast.places, slow.places, strict=True):
+            for name in ("keys", "hits", "alarms", "hits_above", "alarms_above"):
+                np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))

@@ -15,7 +15,8 @@ from memberscope.statistics.intervals import (
     mover,
     order_statistic_ranks,
 )
-from memberscope.statistics.ranked import NEVER, Places, Ranked, Walk
+from memberscope.statistics.places import NEVER, Places, Walk
+from memberscope.statistics.ranked import Ranked
 from memberscope.statistics.roc import area_estimate, needs_more, tied
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from memberscope.large import release
+from memberscope.large import in_threads, release, threads
 from memberscope.statistics import cluster, roc
 from memberscope.statistics.figures import Sample
 from memberscope.statistics.intervals import Estimate, proportion
@@ -112,13 +112,17 @@ class Measurement:
     @cached_property
     def _figures(self) -> _Figures:
         """Everything that needs the scores in order, which are then let go."""
-        rows, targets = [], []
-        for position in range(len(self.scores.targets)):
+        half = self.fold.view(np.uint8) << 1
+
+        def work(position: int) -> tuple[NDArray[np.int64], Measured]:
             values = self.scores.values[position]
-            labels = self.scores.members[position].view(np.uint8) | self.fold.view(np.uint8) << 1
-            rows.append(sorted_keys(values, labels))
+            keys = sorted_keys(values, self.scores.members[position].view(np.uint8) | half)
             release(values)
-            targets.append(_one(rows[-1]))
+            return keys, _one(keys)
+
+        count = len(self.scores.targets)
+        found = list(in_threads(work, range(count), threads(self.scores.values.size)))
+        rows, targets = [keys for keys, _ in found], [measured for _, measured in found]
         clusters, ranked = self.clusters, Ranked(rows)
         whole = Sample.of(ranked, FPRS, halves=OPERATING_FPR, more=True)
         binned = None
