@@ -124,6 +124,46 @@ def audit(
     finish(findings, folder, json=json)
 
 
+@app.command("attack")
+def attack_command(
+    endpoint: Annotated[Path, typer.Argument(metavar="ENDPOINT.yaml", help="Description of the endpoint.")],
+    candidates: Annotated[
+        Path, typer.Option(help="Records to ask about (CSV, Parquet or NPZ): id, label, inputs, member if known.")
+    ],
+    population: Annotated[
+        Path | None, typer.Option(help="Records that are certainly no members, to calibrate.", show_default=False)
+    ] = None,
+    references: Annotated[
+        Path | None, typer.Option(help="Reference models' outputs on the same ids (.npz).", show_default=False)
+    ] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option("--attack", help="Attack to run; may be repeated. Default: all that can run.")
+    ] = None,
+    gate: Annotated[
+        list[str] | None, typer.Option(help="Limit to keep, for example 'tpr@0.01<0.05' or 'auc<0.6'.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/NAME.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and send nothing.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Attack a model behind an HTTP endpoint, within a budget; start again to go on after a stop.
+
+    \b
+    Examples:
+      memberscope attack endpoint.yaml --candidates records.csv --dry-run
+      memberscope attack endpoint.yaml --candidates records.csv --gate 'auc<0.6'
+      memberscope attack endpoint.yaml --candidates suspects.csv --population outsiders.csv
+    """
+    from memberscope.cli.attack import attack as run
+
+    run(
+        endpoint, candidates, population=population, references=references, attacks=attack or [], gates=gate or [],
+        out=out, seed=seed, dry_run=dry_run, json=json, quiet=quiet,
+    )  # fmt: skip
+
+
 @app.command()
 def study(
     what: Annotated[

@@ -42,6 +42,7 @@ class Signals:
         folder: where derived scalars are cached; nowhere when omitted.
         fingerprint: content hash of the outputs if the writer knows it.
         checked: whoever wrote the outputs has made sure that they are finite; they are not read again to see.
+        outside: every row but the first may have trained on none of these records (references on stand-in data).
 
     Raises:
         SignalsError: shapes disagree, values not finite, not distributions, labels out of range, a model
@@ -58,12 +59,13 @@ class Signals:
     folder: Path | None = None
     fingerprint: str = ""
     checked: bool = False
+    outside: bool = False
     cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         members = np.asarray(self.members)
         try:
-            check_members(members)
+            check_members(members[:1] if self.outside else members)
             labels = as_labels(self.labels)
             n = len(labels)
             ids = np.asarray(self.ids)

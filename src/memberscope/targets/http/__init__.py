@@ -1,0 +1,1 @@
+"""A model behind an HTTP endpoint: described in YAML, asked within budgets, every answer kept."""
