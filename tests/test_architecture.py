@@ -94,7 +94,10 @@ def test_no_unsafe_loading_and_no_global_random_state(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in ("eval", "exec", "yaml.load", "torch.load", "joblib.load"), f"{path}: {called}"
+            assert called not in ("eval", "exec", "yaml.load", "joblib.load"), f"{path}: {called}"
+            if called == "torch.load":
+                keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert keywords.get("weights_only") == "True", f"{path}: torch.load without weights_only=True"
             if called in ("np.load", "numpy.load"):
                 keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert keywords.get("allow_pickle") == "False", f"{path}: np.load without allow_pickle=False"

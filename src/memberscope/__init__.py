@@ -28,6 +28,9 @@ _HOMES = {
     "Material": "memberscope.auditing.why",
     "analyse": "memberscope.auditing.why",
     "audit": "memberscope.run",
+    "audit_model": "memberscope.doors.model",
+    "audit_predictions": "memberscope.doors.predictions",
+    "as_target": "memberscope.targets",
     "collect": "memberscope.signals.collect",
     "load": "memberscope.data",
     "load_signals": "memberscope.signals.load",
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
     from memberscope.auditing.why import analyse as analyse
     from memberscope.data import load as load
     from memberscope.data import membership as membership
+    from memberscope.doors.model import audit_model as audit_model
+    from memberscope.doors.predictions import audit_predictions as audit_predictions
     from memberscope.errors import MemberscopeError as MemberscopeError
     from memberscope.run import audit as audit
     from memberscope.run_folder import read_findings as read_findings
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
     from memberscope.signals.load import load_signals as load_signals
     from memberscope.study.config import StudyConfig as StudyConfig
     from memberscope.study.run import run_study as run_study
+    from memberscope.targets import as_target as as_target
     from memberscope.training.pool import train_pool as train_pool
     from memberscope.training.recipe import Recipe as Recipe
     from memberscope.types import Access as Access

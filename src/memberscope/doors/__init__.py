@@ -1,0 +1,1 @@
+"""Doors in: from whatever access the user has to findings."""
