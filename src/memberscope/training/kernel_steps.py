@@ -33,7 +33,7 @@ class _Rule(ctypes.Structure):
         *((name, ctypes.c_long) for name in ("kind", "nesterov", "average")),
         *(
             (name, ctypes.c_float)
-            for name in "rate decay momentum beta1 beta2 size root epsilon share clip".split()
+            for name in ["rate", "decay", "momentum", "beta1", "beta2", "size", "root", "epsilon", "share", "clip"]
         ),
     )  # fmt: skip
 

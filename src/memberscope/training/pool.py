@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,11 @@ from numpy.typing import NDArray
 
 from memberscope.errors import ConfigError, PoolError
 from memberscope.files import (
-    atomic,
-    create_json,
     read_json,
     read_npy,
     sha256_arrays,
     sha256_file,
     write_json,
-    write_npy,
     writer_lock,
 )
 from memberscope.progress import progress
@@ -31,13 +27,12 @@ from memberscope.training.plan import (
     as_begun,
     check_environment,
     check_extras,
-    check_plan,
     check_stack,
     describe_environment,
-    make_manifest,
     make_plan,
     read_manifest,
 )
+from memberscope.training.pool_files import begin, finished, sidecar_path, trace_path, write_model
 from memberscope.training.recipe import Recipe
 from memberscope.training.rows import Shard, check_shard, part_of, tasks_of
 from memberscope.training.store import check_file, encode
@@ -129,11 +124,11 @@ def train_pool(
                 plan["tasks"] = begun["plan"]["tasks"]
             pool = Pool(folder, pool.members, recipe.as_json(), {})
             environment |= _describe_kernels(recipe, device)
-            manifest = _open(pool, plan, dataset, environment, shard)
+            manifest = begin(pool, plan, dataset, environment, shard)
         wanted = len(pool) if until is None else until
         own = [task for task in tasks_of(plan["tasks"], shard) if min(task) < wanted]
         rows = [row for task in own for row in task]
-        done = {row: sidecar["sha256"] for row in rows if (sidecar := _finished(pool, row, manifest))}
+        done = {row: sidecar["sha256"] for row in rows if (sidecar := finished(pool, row, manifest))}
         if len(done) < len(rows):
             check_environment(manifest, environment, folder)
             title = f"training {len(rows)} models ({describe(recipe, plan['tasks'])})"
@@ -146,7 +141,7 @@ def train_pool(
             ):
                 for row, content, traces, metrics in (model for result in results for model in result):
                     if row not in done:
-                        done[row] = _write(pool, row, content, traces, metrics, manifest["plan_hash"])
+                        done[row] = write_model(pool, row, content, traces, metrics, manifest["plan_hash"])
                     show(
                         len(done),
                         f"(model {row}: train {metrics.train_accuracy:.1%}, held out {metrics.held_out_accuracy:.1%})",
@@ -154,7 +149,7 @@ def train_pool(
         if not missing_models(folder, wanted):
             # Of several shards, whoever finds all models there; what each of them writes is the same.
             listed = max(wanted, len(manifest.get("files", ())))
-            others = {row: _finished(pool, row, manifest) for row in range(listed) if row not in done}
+            others = {row: finished(pool, row, manifest) for row in range(listed) if row not in done}
             done |= {row: sidecar["sha256"] for row, sidecar in others.items() if sidecar}
             files = {pool.model_path(row).name: done[row] for row in range(listed)}
             if manifest.get("files") != files:
@@ -212,7 +207,7 @@ def read_metrics(pool: Pool) -> list[Metrics]:
     """Accuracies, loss and seconds of every model, in the order of the rows."""
     from memberscope.training.loop import Metrics
 
-    return [Metrics(**read_json(_sidecar(pool, row))["metrics"]) for row in range(len(pool))]
+    return [Metrics(**read_json(sidecar_path(pool, row))["metrics"]) for row in range(len(pool))]
 
 
 def read_traces(pool: Pool) -> dict[int, Traces]:
@@ -225,10 +220,10 @@ def read_traces(pool: Pool) -> dict[int, Traces]:
 
     traces = {}
     for row in range(len(pool)):
-        expected = read_json(_sidecar(pool, row)).get("traces")
+        expected = read_json(sidecar_path(pool, row)).get("traces")
         if expected is None:
             continue
-        path = _trace(pool, row)
+        path = trace_path(pool, row)
         if path.exists() and sha256_file(path) != expected:
             raise PoolError(
                 f"{path} as it was written", "another content", "Delete the model beside it and train it again."
@@ -273,42 +268,6 @@ def _describe_kernels(recipe: Recipe, device: str) -> dict[str, str]:
     return describe_kernels(recipe, device)
 
 
-def _open(
-    pool: Pool, plan: Mapping[str, Any], dataset: Dataset, environment: Mapping[str, str], shard: Shard | None
-) -> dict[str, Any] | None:
-    """The folder's manifest, checked against the plan; written first if the folder is new.
-
-    None if it was new and another shard has just begun it, perhaps on another kind of machine.
-    """
-    path = pool.folder / "manifest.json"
-    # Other shards' files may be in the middle of being written.
-    rows = [f"{row:05d}." for task in tasks_of(plan["tasks"], shard) for row in task] if shard else [""]
-    for leftover in [path for row in rows for path in pool.folder.glob(f".{row}*.part")]:
-        leftover.unlink(missing_ok=True)
-    # Sought before the manifest is: a shard that begins meanwhile writes the manifest before any model.
-    models = any(pool.folder.glob("*.safetensors"))
-    if path.exists():
-        manifest = read_manifest(path)
-        check_plan(manifest, plan, pool.folder)
-        if not (pool.folder / "members.npy").exists():
-            write_npy(pool.folder / "members.npy", pool.members)
-        return manifest
-    if models:
-        raise PoolError(
-            f"the manifest that belongs to the models in {pool.folder}",
-            "none",
-            "Restore manifest.json, or use another folder.",
-        )
-    from memberscope.training.inputs import Normalisation
-
-    manifest = make_manifest(plan, dataset.name, environment)
-    manifest["normalisation"] = Normalisation.fit(dataset.inputs).as_json()
-    if not create_json(path, manifest):
-        return None
-    write_npy(pool.folder / "members.npy", pool.members)
-    return manifest
-
-
 def _training_data(
     dataset: Dataset,
     manifest: Mapping[str, Any],
@@ -326,38 +285,3 @@ def _training_data(
         None if validation is None else (validation.inputs, validation.labels),
         difficulty,
     )
-
-
-def _finished(pool: Pool, row: int, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What was written beside the model of ``row``, or None if it has to be trained."""
-    path = pool.model_path(row)
-    if not path.exists():
-        return None
-    sidecar = read_json(_sidecar(pool, row))
-    if not isinstance(sidecar, dict) or sidecar.get("plan_hash") != manifest["plan_hash"]:
-        raise PoolError(
-            f"{_sidecar(pool, row)} of this pool", "one of another plan", "Restore the file, or use another folder."
-        )
-    # Once the pool is whole, its manifest is the judge: a model and its description could be swapped together.
-    check_file(path, manifest.get("files", {}).get(path.name, sidecar.get("sha256", "not written")))
-    return sidecar
-
-
-def _write(pool: Pool, row: int, content: bytes, traces: bytes, metrics: Metrics, plan_hash: str) -> str:
-    sha256 = hashlib.sha256(content).hexdigest()
-    # The model comes last: where its file exists, the model is finished.
-    with atomic(_trace(pool, row)) as file:
-        file.write(traces)
-    sidecar = {"row": row, "plan_hash": plan_hash, "sha256": sha256, "traces": hashlib.sha256(traces).hexdigest()}
-    write_json(_sidecar(pool, row), sidecar | {"metrics": asdict(metrics)})
-    with atomic(pool.model_path(row)) as file:
-        file.write(content)
-    return sha256
-
-
-def _trace(pool: Pool, row: int) -> Path:
-    return pool.model_path(row).with_suffix(".trace.npz")
-
-
-def _sidecar(pool: Pool, row: int) -> Path:
-    return pool.model_path(row).with_suffix(".json")
