@@ -101,8 +101,8 @@ def rmia_loop(
 
 
 def all_targets(signals: Signals, name: str) -> None:
-    for target in range(len(signals)):
-        ATTACKS[name](signals, target, np.random.default_rng(0))
+    rows = range(len(signals))
+    ATTACKS[name].score_all(signals, rows, [np.random.default_rng(0) for _ in rows])
 
 
 def forget(signals: Signals) -> None:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from memberscope.errors import SignalsError
-from memberscope.signals import derive
+from memberscope.signals import derive, distributions
 from memberscope.types import Access, Signals
 from worlds import membership
 
@@ -142,7 +142,7 @@ def test_pieces_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     signals = alone(rng.normal(0, 3, (101, 2, 7)).astype(np.float32), rng.integers(0, 7, 101))
     whole = {name: function(signals, 0) for name, function in FUNCTIONS.items()}
-    monkeypatch.setattr(derive, "_PIECE", 100)
+    monkeypatch.setattr(distributions, "_PIECE", 100)
     for name, function in FUNCTIONS.items():
         np.testing.assert_allclose(function(signals, 0), whole[name], rtol=1e-14)
 
@@ -152,12 +152,12 @@ def test_saturated_probabilities_are_clipped_at_their_resolution() -> None:
     p = np.array([[1.0, 0.0], [1 - 1e-9, 1e-9], [0.0, 1.0], [third, 1 - third]])
     signals = alone(p, [0, 0, 0, 0], "probabilities")
     # 1e-9 is the least that these numbers tell from 0, and half of it is where they are clipped.
-    assert derive.resolution(signals) == 5e-10
+    assert distributions.resolution(signals) == 5e-10
     phi = derive.scaled_logits_row(signals, 0)[:, 0]
     np.testing.assert_allclose(
         phi, [-np.log(5e-10), np.log(1 - 1e-9) - np.log(1e-9), np.log(5e-10), -np.log(2)], rtol=1e-12
     )
-    assert derive.saturated_share(signals, 0) == 0.5
+    assert distributions.saturated_share(signals, 0) == 0.5
     np.testing.assert_allclose(derive.scaled_logits_row(signals, 0, 2.0)[:, 0], phi / 2, rtol=1e-9)
 
 
@@ -168,11 +168,11 @@ def test_one_column_is_clipped_where_its_own_numbers_end() -> None:
     phi = derive.scaled_logits_row(signals, 0)[:, 0]
     np.testing.assert_allclose(phi[0], -np.log(np.finfo(np.float64).epsneg / 2), rtol=1e-12)
     np.testing.assert_allclose(phi[1:4], [np.log((1 - 1e-10) / 1e-10), 200 * np.log(10), 0], rtol=1e-6, atol=1e-12)
-    assert derive.saturated_share(signals, 0) == pytest.approx(1 / 6)
+    assert distributions.saturated_share(signals, 0) == pytest.approx(1 / 6)
 
 
 def test_logits_are_never_saturated() -> None:
-    assert derive.saturated_share(alone(np.array([[1e4, 0.0], [0.0, 1e4]]), [0, 0]), 0) == 0
+    assert distributions.saturated_share(alone(np.array([[1e4, 0.0], [0.0, 1e4]]), [0, 0]), 0) == 0
 
 
 @pytest.mark.parametrize("digits", [1, 2, 3, 4, 6])
@@ -183,7 +183,7 @@ def test_rounding_is_noticed_and_sets_the_resolution(digits: int, dtype: Any) ->
     signals = alone(p, rng.integers(0, 2, 500), "probabilities")
     assert signals.digits == digits
     assert signals.access == Access.ROUNDED
-    assert derive.resolution(signals) == pytest.approx(0.5 * 10.0**-digits)
+    assert distributions.resolution(signals) == pytest.approx(0.5 * 10.0**-digits)
     assert np.abs(derive.scaled_logits_row(signals, 0)).max() <= -np.log(0.5 * 10.0**-digits) + 1e-9
 
 

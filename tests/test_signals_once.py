@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,9 +57,14 @@ def test_a_scaled_logit_does_not_depend_on_what_else_is_asked() -> None:
 
 
 @pytest.mark.parametrize("kind", ATTACKS, ids=lambda kind: kind.name)
-def test_many_targets_are_scored_as_each_alone(kind: type) -> None:
-    signals = leak_world(10, 60, 5, np.random.default_rng(6), 2.0).signals
-    alone = leak_world(10, 60, 5, np.random.default_rng(6), 2.0).signals
+@pytest.mark.parametrize("options", [{}, {"kind": "probabilities", "digits": 2}], ids=["logits", "two decimals"])
+def test_many_targets_are_scored_as_each_alone(
+    kind: type, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "_WORTH_THREADS", 0)
+    monkeypatch.setenv("MEMBERSCOPE_THREADS", "3")
+    signals = leak_world(10, 60, 5, np.random.default_rng(6), 2.0, **options).signals
+    alone = leak_world(10, 60, 5, np.random.default_rng(6), 2.0, **options).signals
     targets = [0, 1, 4, 7]
     values = kind().score_all(signals, targets, [np.random.default_rng(target) for target in targets])
     for row, target in zip(values, targets, strict=True):
@@ -69,7 +75,8 @@ def test_many_targets_are_scored_as_each_alone(kind: type) -> None:
 def test_findings_do_not_depend_on_memory_or_threads(
     threads: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    plan = Plan(attacks=["gap", "entropy", "attack_p", "attack_r", "lira_online", "rmia_online", "bavaria"])
+    names = ["gap", "entropy", "attack_p", "attack_r", "lira_online", "rmia_online", "bavaria", "lira_hierarchical"]
+    plan = Plan(attacks=names)
     expected = examine(leak_world(6, 900, 5, np.random.default_rng(7), 2.0).signals, plan).findings
     # Everything on disk, in small pieces.
     monkeypatch.setattr(large, "IN_MEMORY", 0)
@@ -135,3 +142,14 @@ def test_a_compiled_scaled_logit_does_not_depend_on_what_else_is_asked(
 def compiled() -> None:
     if (found := kernels("scalars")).library is None:
         pytest.skip(found.reason)
+
+
+def test_a_trend_is_numpys_interpolation() -> None:
+    from memberscope.attacks.lira_hierarchical import Trend
+
+    rng = np.random.default_rng(10)
+    for size in (1, 2, 9):
+        trend = Trend(np.sort(rng.normal(size=size)), rng.normal(size=size))
+        x = np.concatenate([rng.normal(size=500, scale=2), trend.knots, [np.nan]])
+        expected = np.where(np.isnan(x), np.nan, np.interp(x, trend.knots, trend.values))
+        np.testing.assert_array_equal(trend(x), expected)

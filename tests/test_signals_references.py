@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy.stats import chi2_contingency, chisquare
 
 from memberscope.signals.derive import scaled_logits
-from memberscope.signals.references import counts, design, means, moments, partner, reference_rows, usable
+from memberscope.signals.moments import means, moments
+from memberscope.signals.references import by_pair, counts, design, partner, reference_rows, usable
 from memberscope.types import Signals
-from worlds import difficulty, membership, null_world, signals_of
+from worlds import difficulty, leak_world, membership, null_world, signals_of
 
 Bools = NDArray[np.bool_]
 
@@ -233,3 +234,12 @@ def test_moments_handed_out_cannot_be_overwritten() -> None:
     signals = null_world(6, 30, 2, np.random.default_rng(7))
     with pytest.raises(ValueError, match="read-only"):
         moments(signals, 0).mean_in[0] = 1.0
+
+
+def test_a_target_and_its_twin_are_scored_together() -> None:
+    signals = leak_world(6, 40, 3, np.random.default_rng(3), 1.0).signals
+    twin = design(signals).twin
+    targets = [3, 0, int(twin[3]), 5]
+    together = by_pair(signals, targets)
+    assert sorted(position for group in together for position in group) == [0, 1, 2, 3]
+    assert [0, 2] in together

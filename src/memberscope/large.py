@@ -123,9 +123,10 @@ def quantiles(rows: NDArray[np.float64], wanted: tuple[float, ...]) -> tuple[flo
 
     Without a copy of them: a sample says where to look, and only what lies there is put in order.
     """
-    sample = np.sort(np.concatenate([row[:: max(1, rows.size // 1_000_000)] for row in rows]))
+    step = max(1, rows.size // 1_000_000)
+    sample = np.sort(np.concatenate([row[::step] for row in rows]))
     sample = sample[~np.isnan(sample)]
-    count = sum(int(np.count_nonzero(~np.isnan(row))) for row in rows)
+    count = sum(in_threads(_known, rows, threads(rows.size)))
     result = []
     for share in wanted:
         place = share * (count - 1)
@@ -144,9 +145,18 @@ def quantiles(rows: NDArray[np.float64], wanted: tuple[float, ...]) -> tuple[flo
 
 def _between(rows: NDArray[np.float64], low: float, high: float) -> tuple[int, NDArray[np.float64]]:
     """How many numbers lie below ``low``, and those from ``low`` to ``high``."""
-    below, found = 0, []
-    for row in rows:
-        below += int(np.count_nonzero(row < low))
-        found.append(row[(row >= low) & (row <= high)])
+
+    def work(row: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
+        found = int(np.count_nonzero(row < low)), row[(row >= low) & (row <= high)]
         release(row)
-    return below, np.concatenate(found)
+        return found
+
+    parts = list(in_threads(work, rows, threads(rows.size)))
+    return sum(below for below, _ in parts), np.concatenate([near for _, near in parts])
+
+
+def _known(row: NDArray[np.float64]) -> int:
+    """How many numbers are not NaN."""
+    found = int(np.count_nonzero(~np.isnan(row)))
+    release(row)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -47,35 +48,50 @@ class AttackP(Attack):
             _percentiles(phi, group, np.ones(len(phi), np.bool_), signals.population, result)
             return result
         fold = (rng.permutation(signals.records) % self.folds).astype(np.int16)
-        lots = rng.random(signals.records)
-        # Equal values get different percentiles in different folds, a little lower for members; so ties are
-        # broken by lot before.
-        order = np.argsort(phi)
-        equal = phi[order[1:]] == phi[order[:-1]]
-        if equal.any():
-            order = np.lexsort((lots, phi))
-        small = np.int16 if group.max() < 1 << 15 else np.int64
-        order = order[np.argsort(group[order].astype(small), kind="stable")]
-        return self._in_folds(order, group[order], fold[order], ~signals.members[target][order])
+        order, starts = _grouped(signals, per_class=self.per_class)
+        values, ranked, tied = phi[order], np.empty_like(order), False
+        for a, b in pairwise(starts.tolist()):
+            # Class by class, so that a sort stays in cache.
+            place = np.argsort(values[a:b])
+            ordered = values[a:b][place]
+            tied = tied or bool((ordered[1:] == ordered[:-1]).any())
+            ranked[a:b] = order[a:b][place]
+        if tied:
+            # Equal values get different percentiles in different folds, a little lower for members; so ties are
+            # broken by lot before.
+            ranked = np.lexsort((rng.random(signals.records), phi, group))
+        return self._in_folds(ranked, starts, fold[ranked], ~signals.members[target][ranked])
 
     def _in_folds(
-        self, order: NDArray[np.int64], group: NDArray[np.int64], fold: NDArray[np.int16], known: NDArray[np.bool_]
+        self, order: NDArray[np.int64], starts: NDArray[np.int64], fold: NDArray[np.int16], known: NDArray[np.bool_]
     ) -> Floats:
-        """Percentiles of records that come group by group from the worst to the best fitted."""
-        result = np.full(len(order), np.nan)
-        starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
-        sizes = np.diff(np.append(starts, len(group)))
-        # Held-out records below each one in its group: all, less those of its own fold.
-        below, total = _below(known, starts, sizes)
-        for part in range(self.folds):
-            scored = fold == part
-            own, mine = _below(known & scored, starts, sizes)
-            count = (total - mine)[scored]
-            with np.errstate(invalid="ignore"):
-                share = (below - own)[scored] / count
-            share[count == 0] = np.nan
-            result[order[scored]] = share
+        """Percentiles of records that come group by group, from the worst to the best fitted."""
+        sizes = np.diff(starts)
+        below, total = _below(known, starts[:-1], sizes)
+        # Held-out records below each one in its group: all, less those of its own fold, counted fold by fold.
+        group = np.repeat(np.arange(len(sizes)) * self.folds, sizes) + fold
+        small = np.int16 if len(sizes) * self.folds < 1 << 15 else np.int64
+        part = np.argsort(group.astype(small), kind="stable")
+        parts = np.bincount(group, minlength=len(sizes) * self.folds)
+        present = parts[parts > 0]
+        own, mine = _below(known[part], np.cumsum(present) - present, present)
+        share, count = below[part] - own, total[part] - mine
+        result = np.empty(len(order))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            result[order[part]] = np.where(count > 0, share / count, np.nan)
         return result
+
+
+def _grouped(signals: Signals, *, per_class: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Records class by class (or all together), and where each class that there is begins, and the last ends."""
+    key = ("grouped", per_class)
+    if key not in signals.cache:
+        group = signals.labels if per_class else np.zeros_like(signals.labels)
+        sizes = np.bincount(group)
+        starts = np.append(0, np.cumsum(sizes[sizes > 0]))
+        signals.cache[key] = np.argsort(group, kind="stable"), starts
+    order, starts = signals.cache[key]
+    return order, starts
 
 
 def _below(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memberscope.attacks.interface import Attack, Floats, mean_over_queries
-from memberscope.large import PIECE, pieces, release
+from memberscope.large import PIECE, in_threads, pieces, release, threads
 from memberscope.signals.derive import scaled_logits
 from memberscope.signals.references import partner, usable
 from memberscope.types import Access, Signals
@@ -47,19 +47,64 @@ class AttackR(Attack):
         phi = scaled_logits(signals)
         left_out = [partner(signals, target) for target in targets]
         audited = ~signals.population
+
         # All targets compare with the same models: piece by piece each answer is read once.
-        for at in pieces(signals.records, max(1, PIECE // signals.queries)):
+        def work(at: slice) -> None:
             part, outside = np.ascontiguousarray(phi[:, at]), ~signals.members[:, at]
+            ranks = _ranks(part, outside)
             for row, target, rows in zip(values, targets, left_out, strict=True):
-                out = outside.copy()
-                out[target] = False
-                if rows is not None:
-                    chosen = np.flatnonzero(rows[at] >= 0)
-                    out[rows[at][chosen], chosen] = False
-                row[at] = np.where(audited[at], _share_below(part, out, target), np.nan)
+                gone = None if rows is None else rows[at]
+                if ranks is not None:
+                    share = _from_ranks(part, outside, ranks, target, gone)
+                else:
+                    out = outside.copy()
+                    out[target] = False
+                    if gone is not None:
+                        chosen = np.flatnonzero(gone >= 0)
+                        out[gone[chosen], chosen] = False
+                    share = _share_below(part, out, target)
+                row[at] = np.where(audited[at], share, np.nan)
             for source in (*phi, *values):
                 release(source[at])
+
+        # All models' answers of a piece stay in cache.
+        step = max(1, PIECE // 4 // signals.queries)
+        for _ in in_threads(work, pieces(signals.records, step), threads(values.size)):
+            pass
         return values
+
+
+_Ranks = tuple[NDArray[np.int32], NDArray[np.int64]]
+
+
+def _ranks(phi: Floats, outside: NDArray[np.bool_]) -> _Ranks | None:
+    """OUT models below each model's answer, ``(M, n, Q)``, and OUT models of each record; None if answers are equal."""
+    models, queries = len(phi), phi.shape[2]
+    by_record = np.ascontiguousarray(phi.reshape(models, -1).T)
+    order = np.argsort(by_record, axis=1)
+    ordered = np.take_along_axis(by_record, order, axis=1)
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
+        return None
+    out = np.take_along_axis(np.repeat(outside.T, queries, axis=0), order, axis=1)
+    before = np.cumsum(out, axis=1, dtype=np.int32)
+    before -= out
+    result = np.empty_like(before)
+    np.put_along_axis(result, order, before, axis=1)
+    return np.ascontiguousarray(result.T).reshape(phi.shape), outside.sum(axis=0)
+
+
+def _from_ranks(
+    phi: Floats, outside: NDArray[np.bool_], ranks: _Ranks, target: int, gone: NDArray[np.int64] | None
+) -> Floats:
+    """As :func:`_share_below`, without the target and ``gone``, the row that is left out with it (−1 for none)."""
+    below, count = ranks[0][target].astype(np.float64), ranks[1] - outside[target]
+    if gone is not None:
+        column = np.arange(len(gone))
+        taken = (gone >= 0) & outside[gone, column]
+        below -= (phi[gone, column] < phi[target]) & taken[:, None]
+        count -= taken
+    with np.errstate(invalid="ignore"):
+        return np.asarray(mean_over_queries(2 * below) / (2 * np.where(count > 0, count, np.nan)))
 
 
 def _share_below(phi: Floats, out: NDArray[np.bool_], target: int) -> Floats:

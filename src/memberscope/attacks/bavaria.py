@@ -12,7 +12,8 @@ from scipy.special import digamma, gammaln, polygamma
 from memberscope.attacks.interface import Attack, Floats, by_piece, settled
 from memberscope.large import PIECE, pieces
 from memberscope.signals.derive import scaled_logits
-from memberscope.signals.references import moments, of_pair
+from memberscope.signals.moments import moments
+from memberscope.signals.references import of_pair
 from memberscope.types import Access, Signals
 
 
@@ -132,7 +133,7 @@ def fit_scaled_f(variance: Floats, degrees: Floats) -> tuple[float, float]:
     # A few records with equal answers would drag the mean logarithm to minus infinity.
     s2 = np.maximum(s2, 1e-5 * np.median(s2[s2 > 0]))
     # Degrees are few different numbers, and these functions slow.
-    steps, kind = _few(d)
+    steps, kind = few(d)
     with np.errstate(divide="ignore", invalid="ignore"):
         shift = np.log(steps / 2) - digamma(steps / 2)
         expected = polygamma(1, steps / 2)
@@ -147,7 +148,7 @@ def fit_scaled_f(variance: Floats, degrees: Floats) -> tuple[float, float]:
     return min(nu, MOST_DEGREES), float(np.exp(centre + digamma(nu / 2) - np.log(nu / 2)))
 
 
-def _few(numbers: Floats) -> tuple[Floats, NDArray[np.int32]]:
+def few(numbers: Floats) -> tuple[Floats, NDArray[np.int32]]:
     """Numbers among which the given ones are, and which each is: counts without sorting them."""
     kind = numbers.astype(np.int32)
     if (kind == numbers).all():

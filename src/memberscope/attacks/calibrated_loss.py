@@ -9,7 +9,7 @@ import numpy as np
 
 from memberscope.attacks.interface import Attack, Floats, by_piece, settled
 from memberscope.signals.derive import loss, scaled_logits
-from memberscope.signals.references import means
+from memberscope.signals.moments import means
 from memberscope.types import Access, Signals
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memberscope.errors import SignalsError
-from memberscope.large import PIECE, pieces, release
+from memberscope.large import PIECE, in_threads, pieces, release, threads
 from memberscope.signals.derive import let_go
-from memberscope.signals.references import reference_rows
+from memberscope.signals.references import by_pair, reference_rows
 from memberscope.types import Access, Signals
 
 Floats = NDArray[np.float64]
@@ -26,7 +26,8 @@ class Attack(ABC):
     Class attributes say what findings and the docs table show: ``name``; ``title``; ``access``, the least
     access it works with; ``minimum``, the fewest reference models it can work with; ``recommended``, the
     fewest it should be judged by; ``source``, the paper; ``contrasts``, whether the score rests on the difference
-    between IN and OUT references, which makes targets that are each other's references vary together.
+    between IN and OUT references, which makes targets that are each other's references vary together; ``serial``,
+    whether targets must be scored one after the other.
     """
 
     name: ClassVar[str]
@@ -36,6 +37,7 @@ class Attack(ABC):
     minimum: ClassVar[int] = 0
     recommended: ClassVar[int] = 0
     contrasts: ClassVar[bool] = False
+    serial: ClassVar[bool] = False
 
     def __call__(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         """Score every record of ``target``.
@@ -83,10 +85,17 @@ class Attack(ABC):
             ``(T, N)`` scores, ``into`` if it was given.
         """
         values = np.empty((len(targets), signals.records)) if into is None else into
-        for row, target, rng in zip(values, targets, rngs, strict=True):
-            row[:] = self(signals, target, rng)
-            release(row)
-            let_go(signals, target)
+
+        def work(together: list[int]) -> None:
+            for position in together:
+                row = values[position]
+                row[:] = self(signals, targets[position], rngs[position])
+                release(row)
+                let_go(signals, targets[position])
+
+        workers = 1 if self.serial else threads(values.size)
+        for _ in in_threads(work, by_pair(signals, targets), workers):
+            pass
         return values
 
     @classmethod

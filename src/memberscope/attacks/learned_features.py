@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from memberscope.attacks.interface import Floats, settled
 from memberscope.attacks.lira_hierarchical import Shrunk, shrink
-from memberscope.signals.references import Moments
+from memberscope.signals.moments import Moments
 from memberscope.types import Signals
 
 # Directions of the outputs that are kept; more classes are projected at random.

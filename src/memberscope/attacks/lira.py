@@ -10,7 +10,8 @@ import numpy as np
 from memberscope.attacks.interface import Attack, Floats, by_piece, settled
 from memberscope.large import PIECE, pieces
 from memberscope.signals.derive import scaled_logits
-from memberscope.signals.references import moments, of_pair
+from memberscope.signals.moments import moments
+from memberscope.signals.references import of_pair
 from memberscope.types import Access, Signals
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from memberscope.attacks.interface import Attack, Floats, settled
 from memberscope.attacks.learned_features import Surroundings, embedding, features
 from memberscope.signals.derive import scaled_logits
-from memberscope.signals.references import Moments, by_id, counts, design, moments, usable
+from memberscope.signals.moments import Moments, moments
+from memberscope.signals.references import by_id, counts, design, usable
 from memberscope.types import Access, Signals
 
 # Any fixed number: the same signals give the same scores.
@@ -58,6 +59,8 @@ class LiraLearned(Attack):
     minimum: ClassVar[int] = 4
     recommended: ClassVar[int] = 8
     contrasts: ClassVar[bool] = True
+    # Surroundings are kept for one part of the records at a time.
+    serial: ClassVar[bool] = True
 
     def lacks(self, signals: Signals, target: int) -> str:
         reason = super().lacks(signals, target)

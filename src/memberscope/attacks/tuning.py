@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from memberscope.attacks.interface import Floats, by_piece, settled
 from memberscope.large import PIECE, pieces
 from memberscope.signals.derive import log_probability, scaled_logits, scaled_logits_row
-from memberscope.signals.references import LOST, Means, by_id, means, of_pair, partner, reference_rows
+from memberscope.signals.moments import LOST, Means, means
+from memberscope.signals.references import by_id, of_pair, partner, reference_rows
 from memberscope.types import Signals
 
 TEMPERATURES = (1.0, 2.0, 4.0)

@@ -1,10 +1,11 @@
-"""Every attack on every target, scored and measured, whatever the size: an attack or two at a time."""
+"""Every attack on every target, scored and measured, whatever the size: one attack after the other, on all cores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,6 @@ from memberscope.signals.references import design, targets_among_references
 from memberscope.statistics.measure import Measurement
 from memberscope.text import percent
 from memberscope.types import NotRun, Scores, Signals
-
-# Scores in order that are held at once, in bytes: how many attacks are measured at the same time.
-_HELD = 600_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,17 +84,17 @@ def score(
             return reason
         found = Scores(attack.name, values, members, targets)
         measurement = Measurement(found, twins, seed, shared if attack.contrasts else 0.0)
-        # Made here, in this attack's thread.
+        # Made here, while the scores are still in memory.
         _ = measurement.pooled
         return found, measurement
 
     scores: dict[str, Scores] = {}
     measurements: dict[str, Measurement] = {}
     not_run: list[NotRun] = []
-    count = shape[0] * shape[1]
-    workers = max(1, min(threads(count), _HELD // (8 * count)))
     with progress("attacks", len(attacks), quiet=quiet) as show:
-        for done, (attack, result) in enumerate(zip(attacks, in_threads(work, attacks, workers), strict=True), 1):
+        # Every attack uses all cores, target by target: two at a time would hold twice the scores in order.
+        for done, attack in enumerate(attacks, 1):
+            result = work(attack)
             if isinstance(result, str):
                 not_run.append(NotRun(name=attack.name, reason=result))
             else:
@@ -114,9 +112,15 @@ def score(
 def _too_few_scored(signals: Signals, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> str:
     """A reason not to report an attack that could score fewer than nine records in ten."""
     missed = np.zeros(signals.records, np.int64)
-    for row in values:
-        missed += np.isnan(row)
+
+    def work(row: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.bool_]] | None:
+        unknown = np.isnan(row)
         release(row)
+        return unknown if unknown.any() else None
+
+    for unknown in in_threads(work, values, threads(values.size)):
+        if unknown is not None:
+            missed += unknown
     audited = ~signals.population
     share = 1 - missed[audited].sum() / (len(values) * audited.sum())
     if share >= 0.9:

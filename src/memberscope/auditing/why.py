@@ -19,7 +19,7 @@ from memberscope.analysis.vulnerability import VulnerableSet, vulnerability, vul
 from memberscope.auditing import Examination
 from memberscope.errors import MemberscopeError, SignalsError
 from memberscope.progress import progress
-from memberscope.signals.derive import resolution
+from memberscope.signals.distributions import resolution
 from memberscope.signals.references import design
 from memberscope.training.engines import Engine
 from memberscope.training.traces import Traces

@@ -11,7 +11,8 @@ from scipy.stats import rankdata
 
 from memberscope.checks import CODES
 from memberscope.large import release
-from memberscope.signals.derive import correct_row, saturated_share
+from memberscope.signals.derive import correct_row
+from memberscope.signals.distributions import saturated_share
 from memberscope.signals.references import counts, reference_rows
 from memberscope.text import percent
 from memberscope.types import Access, CheckResult, Signals

@@ -175,8 +175,8 @@ def compiled_sums(signals: Signals) -> Callable[..., Sums] | None:
     if len(outputs) * outputs[0].size < _WORTH_COMPILING or outputs[0].shape[2] < 2:
         return None
     name = {np.dtype(np.float32): "sums_float", np.dtype(np.float64): "sums_double"}.get(outputs[0].dtype)
-    library = kernels("scalars").library if name else None
-    if library is None or any(row.dtype != outputs[0].dtype for row in outputs):
+    library = kernels("scalars").library
+    if name is None or library is None or any(row.dtype != outputs[0].dtype for row in outputs):
         return None
     function = library[name]
 
@@ -196,7 +196,7 @@ def compiled_sums(signals: Signals) -> Callable[..., Sums] | None:
             address(logits), c_int64(n), c_int64(k), address(label), c_double(scale[0]), len(scale) > 1, more,
             address(gap), address(totals), address(first), address(left), address(dot), address(rest), address(scratch),
         )  # fmt: skip
-        return Sums(gap, list(totals), first, left, scale[0] * dot, rest)
+        return Sums(gap, list(totals), first, left, scale[0] * dot, rest) if more else Sums(gap, list(totals))
 
     return sums
 
@@ -206,7 +206,7 @@ def _thresholds(
 ) -> None:
     assert into.entropy is not None and into.confidence is not None
     assert into.modified is not None and into.correct is not None
-    assert sums.left is not None and sums.among is not None and sums.rest is not None
+    assert sums.left is not None and sums.among is not None and sums.rest is not None and sums.first is not None
     total = sums.totals[-1]
     phi = gap - np.log(total)
     log_own, log_rest = _log_sigmoid(phi), _log_sigmoid(-phi)

@@ -13,7 +13,7 @@ from memberscope.statistics.walking import State
 from memberscope.training.native import kernels
 
 # Scores below which compiling costs more than it brings.
-_WORTH_COMPILING = 1 << 18
+_WORTH_COMPILING = 1 << 15
 
 # As in kernels/walk.c.
 _WALK = np.dtype(

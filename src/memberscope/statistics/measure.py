@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from memberscope.large import in_threads, release, threads
 from memberscope.statistics import cluster, roc
-from memberscope.statistics.figures import Sample
+from memberscope.statistics.figures import Sample, auc_pooled, tpr_pooled
 from memberscope.statistics.intervals import Estimate, proportion
 from memberscope.statistics.ranked import Ranked, score_of, sorted_keys
 from memberscope.types import Figure, Scores
@@ -155,9 +155,9 @@ class Measurement:
             )
         )
         return Measured(
-            _auc_pooled(whole, binned, [part.auc for part in parts]),
+            auc_pooled(whole, binned, [part.auc for part in parts]),
             advantage,
-            {fpr: _tpr_pooled(whole, fpr, binned, [part.tpr[fpr] for part in parts]) for fpr in FPRS},
+            {fpr: tpr_pooled(whole, fpr, binned, [part.tpr[fpr] for part in parts]) for fpr in FPRS},
         )
 
     def operating_counts(self, chosen: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
@@ -247,35 +247,6 @@ def _one(keys: NDArray[np.int64]) -> Measured:
         roc.advantage_estimate(cluster.as_counts(counts[0])),
         {fpr: alone.tpr_estimate(fpr) for fpr in FPRS},
     )
-
-
-def _auc_pooled(whole: Sample, binned: cluster.Binned | None, parts: list[Estimate]) -> Estimate:
-    """AUC over all targets' scores together."""
-    if whole.ranked.members < 2 or whole.ranked.non_members < 2:
-        return Estimate.missing("needs 2 members and 2 non-members")
-    value = whole.auc()
-    if binned is None:
-        return cluster.mean_bounds(value, parts, "")
-    spread = binned.spread(cluster.curve_area)
-    return cluster.clipped(value, cluster.t_interval(value, spread, len(binned.positives), logit=False))
-
-
-def _tpr_pooled(whole: Sample, fpr: float, binned: cluster.Binned | None, parts: list[Estimate]) -> Estimate:
-    """TPR at ``fpr`` over all targets, with one threshold for all of them."""
-    reason = whole.unmeasurable(fpr) or ("" if whole.ranked.members else "no members were scored")
-    if reason:
-        return Estimate.missing(reason)
-    value = whole.tpr(fpr)
-    if binned is None:
-        if any(part.value is None for part in parts):
-            # Too few non-members in each target alone: treat the pooled records as one sample.
-            return whole.tpr_estimate(fpr)
-        return cluster.mean_bounds(value, parts, "")
-    deviation = binned.spread(cluster.curve_at(fpr))
-    if value in (0.0, 1.0) or deviation == 0:
-        # No spread to scale; the records themselves still bound the rate.
-        return whole.tpr_estimate(fpr)
-    return Estimate(value, cluster.t_interval(value, deviation, len(binned.positives), logit=True))
 
 
 def rate(counts: NDArray[np.int64], column: int, inflation: float = 1.0) -> Estimate:

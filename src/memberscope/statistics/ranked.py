@@ -197,5 +197,3 @@ def _below(row: Ints, prefix: NDArray[np.int32], keys: Ints) -> Ints:
     for number in range(4):
         result[:, number] += np.count_nonzero(label == number, axis=1)
     return result
-
-
