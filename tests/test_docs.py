@@ -84,7 +84,12 @@ def test_documented_configuration_is_valid_and_keys_are_complete() -> None:
         assert f"`{key}`" in path.read_text(), key
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    # A description of an endpoint is no configuration of an audit; tests/endpoint reads it.
+    "path",
+    [path for path in sorted((ROOT / "examples").glob("*.yaml")) if path.name != "endpoint.yaml"],
+    ids=lambda path: path.name,
+)
 def test_examples_are_valid(path: Path) -> None:
     assert AuditConfig.read(path).pool.models >= 2
 

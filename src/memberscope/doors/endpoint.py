@@ -17,12 +17,12 @@ from memberscope.doors.endpoint_asking import estimate as _estimate
 from memberscope.doors.endpoint_queries import query_attacks
 from memberscope.doors.endpoint_ranking import rank
 from memberscope.doors.endpoint_records import Records, read_records
-from memberscope.doors.endpoint_references import References, read_references
+from memberscope.doors.endpoint_references import References, read_references, without_members
 from memberscope.errors import ConfigError, SignalsError
 from memberscope.targets.http.config import Endpoint
 from memberscope.targets.http.detect import Given, Seen, arrays
-from memberscope.targets.http.secrets import Secrets, names_in
-from memberscope.types import CheckResult, Findings, Signals
+from memberscope.targets.http.secrets import Secrets
+from memberscope.types import Findings, Signals
 from memberscope.work import Clock
 
 # Fewer answered records than this on either side say nothing about a model.
@@ -68,7 +68,8 @@ def attack_endpoint(
     """
     endpoint = _described(endpoint)
     gates = as_gates(gate)
-    base = _names(attacks)
+    # Checked before anything is asked: requests may cost money.
+    base = chosen_attacks(attacks)
     name = name or endpoint.name or "endpoint"
     folder = Path(out) if out is not None else Path("runs") / name
     clock = Clock()
@@ -95,8 +96,13 @@ def attack_endpoint(
         with clock("ask"), Session.open(endpoint, records.dataset, folder, secrets, seed, quiet) as session:
             seen, answers = session.ask_records()
             rows = sorted(answers)
-            asked = rows if records.members is None else [row for row in rows if not records.population[row]]
-            made = [each.attack(session.predicted, records.dataset, asked) for each in query_attacks(endpoint, seed)]
+            # In the random order of the questions, for what a budget leaves out here too.
+            wanted_rows = [int(row) for row in session.order if int(row) in answers]
+            if records.members is not None:
+                wanted_rows = [row for row in wanted_rows if not records.population[row]]
+            made = [
+                each.attack(session.predicted, records.dataset, wanted_rows) for each in query_attacks(endpoint, seed)
+            ]
             facts, left_out = session.facts(), session.skipped()
         index = np.array(rows, np.int64)
         answered = records.take(index)
@@ -106,6 +112,8 @@ def attack_endpoint(
             others = read_references(Path(references), answered.dataset.ids, given, seen)
         kept = np.zeros(len(records.dataset), np.bool_)
         kept[index] = True
+        if others is not None and others.outside:
+            base = tuple(without_members(each) for each in base)
         chosen = [*base, *(make(kept) for make in made)]
         story = _story(endpoint, seen, records, left_out, others, facts, clock)
         wanted = Wanted(chosen, gates, name, seed, folder, quiet, config)
@@ -135,11 +143,6 @@ def _described(endpoint: Endpoint | Mapping[str, Any] | str | Path) -> Endpoint:
     if isinstance(endpoint, Endpoint):
         return endpoint
     return Endpoint.parse(endpoint) if isinstance(endpoint, Mapping) else Endpoint.read(Path(endpoint))
-
-
-def _names(attacks: Sequence[str | Attack] | None) -> tuple[Attack, ...]:
-    """Checked before anything is asked: requests may cost money."""
-    return chosen_attacks(attacks)
 
 
 def _signals(records: Records, given: Given, references: References | None) -> Signals:
@@ -211,7 +214,6 @@ def _story(
         "access": f"The attacker sees {shown or seen.sentence}, over HTTP, within the budget of "
         f"{endpoint.budget.requests:,} requests.",
     }
-    checks: list[CheckResult] = []
     if references is not None and references.outside:
         threat["assumptions"] = (
             "The reference models were trained on stand-in data, on none of the candidates; how like the target they "
@@ -224,12 +226,8 @@ def _story(
     elif references is not None:
         threat["assumptions"] = "The reference models were trained as the target was; only their answers were seen."
     facts: dict[str, dict[str, Any]] = {
-        "data": {
-            "access": seen.level,
-            "source": "HTTP endpoint",
-            "secrets": names_in([endpoint.uri, endpoint.headers]),
-        },
+        "data": {"access": seen.level, "source": "HTTP endpoint"},
         "model": {"endpoint": host, "protocol": endpoint.protocol or "request template"},
         "cost": dict(cost),
     }
-    return Story(sentences, threat, facts, checks, clock)
+    return Story(sentences, threat, facts, clock=clock)

@@ -205,7 +205,7 @@ def estimate(endpoint: Endpoint, dataset: Dataset, out: Path, seed: int) -> Cost
         said.append(f"no requests_per_minute is set: {endpoint.concurrency} at once, as fast as the endpoint answers")
     if money is not None and endpoint.price_per_request is not None:
         most = at_most * endpoint.price_per_request
-        said.append(f"{money:.2f} {endpoint.currency}, {most:.2f} at most")
+        said.append(f"{money:.2f} {endpoint.currency}, {most:.2f} {endpoint.currency} at most")
     if requests < wanted:
         said.append(f"the budget of {budget.requests:,} leaves {wanted - requests:,} questions out, drawn at random")
     return Cost(

@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 
 from memberscope.attacks import Attack
 from memberscope.targets.http.config import Endpoint, Robustness
+from memberscope.text import percent
 from memberscope.types import Access, Dataset, Signals
 
 Floats = NDArray[np.float64]
+# As for every attack: scores of fewer records than this are not reported.
+ENOUGH = 0.9
+
 Pairs = Sequence[tuple[int, NDArray[Any]]]
 
 
@@ -88,6 +92,12 @@ class NoiseRobustness(Attack):
     title: ClassVar[str] = "Robustness to perturbed copies"
     source: ClassVar[str] = "Choquette-Choo et al. 2021"
     access: ClassVar[Access] = Access.LABEL
+
+    def lacks(self, signals: Signals, target: int) -> str:
+        answered = float(np.mean(~np.isnan(self.values[~signals.population])))
+        if answered < ENOUGH:
+            return f"the budget allowed copies of only {percent(answered)} of the records"
+        return super().lacks(signals, target)
 
     def score(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         return self.values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from memberscope.attacks import Attack
 from memberscope.data.arrays import load_arrays
 from memberscope.errors import DataError, SignalsError, nearest
 from memberscope.targets.http.detect import Given, Seen, fill_hidden, only_best
@@ -95,6 +96,16 @@ def read_references(path: Path, ids: NDArray[np.str_], given: Given, seen: Seen)
             "Save references on stand-in data alone, or leave that row out.",
         )
     return References(_as_seen(outputs, kinds[0], given, seen, path), members, outside)
+
+
+def without_members(attack: Attack) -> Attack:
+    """The attack; one that contrasts models that trained on a record with others says that there are none."""
+    if not attack.contrasts:
+        return attack
+    reason = "needs reference models trained on the records, and these were trained on stand-in data alone"
+    kind = type(type(attack).__name__, (type(attack),), {"lacks": lambda self, signals, target: reason})
+    same: Attack = kind(**{each.name: getattr(attack, each.name) for each in fields(attack)})
+    return same
 
 
 def _order(known: NDArray[np.str_], ids: NDArray[np.str_], path: Path) -> NDArray[np.int64]:

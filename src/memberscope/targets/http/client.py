@@ -7,7 +7,8 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -23,7 +24,7 @@ from memberscope.targets.http.transcript import Transcript
 if TYPE_CHECKING:
     import httpx
 
-_MOST_REDIRECTS = 5
+_MOST_REDIRECTS = 3
 
 
 @dataclass(frozen=True)
@@ -84,20 +85,22 @@ class Client:
         show(len(questions) - len(waiting))
         if waiting and not self.exhausted:
             queue = deque(waiting.values())
-            asyncio.run(self._ask_all(queue, at_once or self.endpoint.concurrency, len(questions), show))
+            _run(self._ask_all(queue, at_once or self.endpoint.concurrency, len(questions) - len(waiting), show))
 
-    async def _ask_all(self, queue: deque[Question], at_once: int, total: int, show: Callable[[int], None]) -> None:
+    async def _ask_all(self, queue: deque[Question], at_once: int, done: int, show: Callable[[int], None]) -> None:
         self._stop = None
         async with self._session(at_once) as self._http:
 
             async def work() -> None:
+                nonlocal done
                 while queue and self._stop is None and not self.exhausted:
                     try:
                         await self._ask(queue.popleft())
                     except Exception as error:
                         # What the others have under way is answered and kept before the error is raised.
                         self._stop = self._stop or error
-                    show(total - len(queue))
+                    done += 1
+                    show(done)
 
             await asyncio.gather(*(work() for _ in range(min(at_once, len(queue)))))
         if self._stop is not None:
@@ -134,7 +137,7 @@ class Client:
         """One question until it is answered, skipped, or out of budget."""
         request = self.template.request(question, self.secrets)
         while self._stop is None:
-            await self._pace.slot()
+            await self._pace.slot(lambda: self._stop is not None)
             if self._stop is not None or not self._allowed(question.record):
                 return
             found = await self._send(request, question)
@@ -178,7 +181,7 @@ class Client:
         import httpx
 
         endpoint, uri = self.endpoint, request.uri
-        for _ in range(_MOST_REDIRECTS):
+        for hop in range(1, _MOST_REDIRECTS + 1):
             self.transcript.ask(question.key, question.record)
             try:
                 async with asyncio.timeout(endpoint.timeout):
@@ -197,10 +200,12 @@ class Client:
             if not 300 <= response.status_code < 400:
                 return self._judge(response, body, question)
             uri = self._redirected(uri, response)
+            if hop == _MOST_REDIRECTS:
+                break
             # The next hop is a request like any other.
-            await self._pace.slot()
+            await self._pace.slot(lambda: self._stop is not None)
             if not self._allowed(question.record):
-                return None
+                return _Again("a redirect that the budget does not allow to be followed", wait=0.0)
         raise errors.redirect_error(endpoint.uri, response.status_code, "itself, again and again")
 
     async def _exchange(self, uri: str, request: Request) -> tuple[httpx.Response, bytes]:
@@ -259,6 +264,17 @@ class Client:
     def _cleaned(self, body: bytes) -> bytes:
         """Before it is cut, so that no half of a secret is left."""
         return self.secrets.clean(body[:100_000].decode("utf-8", "replace")).encode()
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` to its end, from a notebook too, where an event loop runs already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 class _NotFinite(Exception):

@@ -64,36 +64,42 @@ class Endpoint(_Strict):
 
     name: str | None = Field(default=None, description="what the report calls it; the file's name by default")
     uri: str = Field(description="http:// or https://; may hold $INPUT and ${VARIABLE}")
-    method: Literal["POST", "PUT", "GET"] = "POST"
+    method: Literal["POST", "PUT", "GET"] = Field(default="POST", description="POST, PUT or GET")
     headers: dict[str, str] = Field(default_factory=dict, description="values may hold ${VARIABLE}")
     protocol: Literal["predictions", "open_inference"] | None = Field(
         default=None, description="a known request and answer instead of request and scores"
     )
     request: Any = Field(default=None, description="JSON (or text) with $INPUT where the record goes")
-    input: InputForm = InputForm()
+    input: InputForm = Field(default=InputForm(), description="how a record is written; see below")
     scores: str | None = Field(default=None, description="JSONPath to the scores in the answer")
     label: str | None = Field(default=None, description="JSONPath to the predicted class, where no scores are given")
     output: str | None = Field(default=None, description="open_inference: name of the output; the first by default")
-    kind: Literal["auto", "probabilities", "logits", "labels"] = "auto"
+    kind: Literal["auto", "probabilities", "logits", "labels"] = Field(
+        default="auto", description="what the scores are, where auto finds it wrongly: probabilities, logits, labels"
+    )
     classes: list[str] = Field(default_factory=list, description="names of the classes in the order of the scores")
     ratelimit_codes: list[Status] = Field(default=[429], description="wait, then ask again")
     retry_codes: list[Status] = Field(default=[408, 500, 502, 503, 504], description="fails at times: ask again")
     skip_codes: list[Status] = Field(default_factory=list, description="leave the record out, never ask again")
-    requests_per_minute: float | None = Field(default=None, gt=0)
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="evenly spaced; as fast as the endpoint answers by default"
+    )
     concurrency: int = Field(default=4, ge=1, le=64, description="requests under way at once")
-    budget: Budget = Budget()
+    budget: Budget = Field(default=Budget(), description="hard limits; see below")
     timeout: float = Field(default=30.0, gt=0, description="seconds until an answer must be complete")
     backoff: float = Field(default=1.0, ge=0, description="seconds before the first retry; doubles, at most 60")
     max_wait: float = Field(default=600.0, ge=0, description="longest Retry-After that is waited for, seconds")
     give_up_after: int = Field(default=20, ge=1, description="failures in a row that end the run")
     probes: int = Field(default=5, ge=1, le=100, description="records asked about first, one at a time")
-    redirects: Literal["refuse", "same_origin"] = "refuse"
+    redirects: Literal["refuse", "same_origin"] = Field(
+        default="refuse", description="refuse, or same_origin: follow 307 and 308 on the same server"
+    )
     ca_file: str | None = Field(default=None, description="certificates to trust beside the system's")
     proxy: str | None = Field(default=None, description="proxy; may hold ${VARIABLE}")
-    max_answer_bytes: int = Field(default=4_000_000, ge=1_000)
-    price_per_request: float | None = Field(default=None, ge=0)
-    currency: str = "EUR"
-    robustness: Robustness | None = None
+    max_answer_bytes: int = Field(default=4_000_000, ge=1_000, description="a longer answer ends the run")
+    price_per_request: float | None = Field(default=None, ge=0, description="for the estimate of cost")
+    currency: str = Field(default="EUR", description="of the price")
+    robustness: Robustness | None = Field(default=None, description="ask about perturbed copies too; see below")
 
     @model_validator(mode="before")
     @classmethod

@@ -148,8 +148,8 @@ class Watch:
             raise _changed(first, answer, record, first_record)
         if self.parser.endpoint.classes:
             _check_labels({record: answer}, self.parser.endpoint, self.class_names)
-            if answer.names is not None:
-                _names({record: answer}, self.parser.endpoint, self.class_names)
+        if answer.names is not None:
+            _names({record: answer}, self.parser.endpoint, self.class_names)
         return answer
 
 

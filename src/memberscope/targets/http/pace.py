@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
 LONGEST_BACKOFF = 60.0
@@ -66,9 +67,9 @@ class Pace:
         """No request for so long."""
         self._resume = max(self._resume, time.monotonic() + seconds)
 
-    async def slot(self) -> None:
-        """Wait until a request may be sent, and take the slot."""
-        while True:
+    async def slot(self, stopped: Callable[[], bool]) -> None:
+        """Wait until a request may be sent, and take the slot; come back at once when the run has ended."""
+        while not stopped():
             now = time.monotonic()
             start = max(self._next, self._resume)
             if start <= now:
