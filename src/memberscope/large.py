@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -34,36 +34,50 @@ PIECE = 1 << 14
 _WORTH_THREADS = 1 << 18
 
 
-def working_array(shape: tuple[int, ...], dtype: DTypeLike = np.float64, folder: Path | None = None) -> NDArray[Any]:
+def working_array(
+    shape: tuple[int, ...],
+    dtype: DTypeLike = np.float64,
+    folder: Path | None = None,
+    *,
+    file: IO[bytes] | None = None,
+) -> NDArray[Any]:
     """An array to fill, in memory or, if it is large, in a file without a name in ``folder``.
 
     Args:
         shape: of the array.
         dtype: of its numbers.
         folder: where a large one lies; the system's folder for temporary files when None.
+        file: where it shall lie, from the file's present position on, instead.
 
     Raises:
         PoolError: the folder cannot be written or the disk is full.
     """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if size <= IN_MEMORY:
+    if size <= IN_MEMORY and file is None:
         return np.empty(shape, dtype)
     try:
+        if file is not None:
+            return _mapped(file, shape, dtype, size)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            # Space is taken now: a full disk met while writing through a map would kill the process.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
-            return np.memmap(file, dtype, "r+", shape=shape)
+        with tempfile.TemporaryFile(dir=folder) as own:
+            return _mapped(own, shape, dtype, size)
     except OSError as error:
         raise PoolError(
             f"{size / 1e9:.1f} GB on disk in {folder or tempfile.gettempdir()} for what does not fit into memory",
             f"{error.strerror or error}",
             "Free space, or set TMPDIR to a folder with enough of it.",
         ) from error
+
+
+def _mapped(file: IO[bytes], shape: tuple[int, ...], dtype: DTypeLike, size: int) -> NDArray[Any]:
+    start = file.tell()
+    # Space is taken now: a full disk met while writing through a map would kill the process.
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, start + size)
+    else:
+        file.truncate(start + size)
+    return np.memmap(file, dtype, "r+", offset=start, shape=shape)
 
 
 def release(array: NDArray[Any]) -> None:

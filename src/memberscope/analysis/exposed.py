@@ -134,6 +134,7 @@ def exposed_records(
         targets_out += outside
         hits[c] += int((flagged & inside).sum())
         total[c] += int(inside.sum())
+        release(flagged)
     candidates = np.flatnonzero(targets_in > 0)
     share = support_in[candidates] / targets_in[candidates]
     chosen = candidates[_first(-share)]
@@ -187,11 +188,18 @@ def _median(values: Floats, scores: Scores, records: NDArray[np.int64]) -> Float
     result = np.empty(len(records))
     for where in pieces(len(records)):
         index = records[where]
-        inside = scores.members[:, index] & ~np.isnan(scores.values[:, index])
-        part = np.sort(np.where(inside, values[:, index], np.nan), axis=0)
+        inside = scores.members[:, index] & ~np.isnan(_columns(scores.values, index))
+        part = np.sort(np.where(inside, _columns(values, index), np.nan), axis=0)
         count = inside.sum(axis=0)
         column = np.arange(len(index))
         result[where] = (part[(count - 1) // 2, column] + part[count // 2, column]) / 2
-    for array in (values, scores.values):
-        release(array)
+    return result
+
+
+def _columns(values: Floats, index: NDArray[np.int64]) -> Floats:
+    """``values[:, index]``, a row at a time: scattered reads of a mapped file bring most of it into memory."""
+    result = np.empty((len(values), len(index)))
+    for own, row in zip(result, values, strict=True):
+        own[:] = row[index]
+        release(row)
     return result

@@ -36,6 +36,10 @@ class Base(Attack):
         temperature = tune(signals, target, "base", temperature=self.temperature).temperature
         return log_ratio(signals, target, "base", temperature, 0.0)
 
+    @property
+    def tunes(self) -> bool:
+        return self.temperature is None
+
     def temperatures(self, signals: Signals, target: int) -> Sequence[float]:
         return (tune(signals, target, "base", temperature=self.temperature).temperature,)
 

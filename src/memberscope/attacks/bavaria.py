@@ -131,7 +131,8 @@ def fit_scaled_f(variance: Floats, degrees: Floats) -> tuple[float, float]:
     if not len(s2) or not s2.max() > 0:
         return 1.0, 1.0
     # A few records with equal answers would drag the mean logarithm to minus infinity.
-    s2 = np.maximum(s2, 1e-5 * np.median(s2[s2 > 0]))
+    if s2.min() < 1e-5 * s2.max():
+        s2 = np.maximum(s2, 1e-5 * np.median(s2[s2 > 0]))
     # Degrees are few different numbers, and these functions slow.
     steps, kind = few(d)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -39,6 +39,11 @@ class Attack(ABC):
     contrasts: ClassVar[bool] = False
     serial: ClassVar[bool] = False
 
+    @property
+    def tunes(self) -> bool:
+        """Whether the temperature is chosen on references, for each target."""
+        return False
+
     def __call__(self, signals: Signals, target: int, rng: np.random.Generator) -> Floats:
         """Score every record of ``target``.
 

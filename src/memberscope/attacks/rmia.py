@@ -48,6 +48,10 @@ class _Rmia(Attack):
         """Temperature and a used for ``target``."""
         return tune(signals, target, self._kind(), temperature=self.temperature, a=self.a)
 
+    @property
+    def tunes(self) -> bool:
+        return self.temperature is None
+
     def temperatures(self, signals: Signals, target: int) -> Sequence[float]:
         return (self.chosen(signals, target).temperature,)
 

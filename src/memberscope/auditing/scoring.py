@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from memberscope.attacks import ATTACKS, Attack
+from memberscope.attacks.tuning import TEMPERATURES
 from memberscope.errors import SignalsError
 from memberscope.large import in_threads, release, threads, working_array
 from memberscope.progress import progress
@@ -18,6 +19,9 @@ from memberscope.signals.references import design, targets_among_references
 from memberscope.statistics.measure import Measurement
 from memberscope.text import percent
 from memberscope.types import NotRun, Scores, Signals
+
+# Bytes of outputs beyond which they are read once only.
+_SCATTERED = 1 << 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,13 @@ def derive_all(signals: Signals, targets: Sequence[int], attacks: Sequence[Attac
     if signals.kind == "labels":
         return
     able = [attack for attack in attacks if not any(attack.lacks(signals, target) for target in targets)]
-    wanted = {t for attack in able for target in targets for t in attack.temperatures(signals, target)}
+    tuned = [attack for attack in able if attack.tunes]
+    wanted = {t for attack in able if attack not in tuned for t in attack.temperatures(signals, targets[0])}
+    if tuned and len(signals) * signals.outputs[0].nbytes > _SCATTERED:
+        # To choose on a few records spread over the files would read most of them: all are derived in one pass.
+        wanted.update(TEMPERATURES)
+    else:
+        wanted.update(t for attack in tuned for target in targets for t in attack.temperatures(signals, target))
     prepare(signals, sorted(wanted), targets)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from memberscope.checks import CODES
-from memberscope.large import release
+from memberscope.large import in_threads, release, threads
 from memberscope.signals.derive import correct_row
 from memberscope.signals.distributions import saturated_share
 from memberscope.signals.references import counts, reference_rows
@@ -40,11 +41,13 @@ def check_signals(signals: Signals, targets: Sequence[int]) -> list[CheckResult]
     references = max(len(reference_rows(signals, target)) for target in targets)
     if references:
         checks.append(_sizes(signals, targets))
-    checks.append(_gap(signals, targets))
+    count = len(targets) * signals.records
+    rates = np.array(list(in_threads(lambda target: accuracies(signals, target), targets, threads(count))))
+    checks.append(_gap(rates))
     checks.append(_references(references))
     if references:
         checks += [_counting(signals, targets), _both_sides(signals, targets)]
-    checks += [_chance(signals, targets), _twice(signals)]
+    checks += [_chance(signals, rates), _twice(signals)]
     return sorted(checks, key=lambda check: check.code)
 
 
@@ -89,13 +92,14 @@ def _sizes(signals: Signals, targets: Sequence[int]) -> CheckResult:
 
 def accuracies(signals: Signals, target: int) -> tuple[float, float]:
     """Accuracy of one model on its members and on its audited non-members."""
-    correct = correct_row(signals, target).mean(axis=1)
+    correct = correct_row(signals, target)
+    correct = correct[:, 0] if correct.shape[1] == 1 else correct.mean(axis=1)
     members = signals.members[target]
     return float(correct[members].mean()), float(correct[~members & ~signals.population].mean())
 
 
-def _gap(signals: Signals, targets: Sequence[int]) -> CheckResult:
-    train, test = np.mean([accuracies(signals, target) for target in targets], axis=0)
+def _gap(rates: NDArray[np.float64]) -> CheckResult:
+    train, test = rates.mean(axis=0)
     said = f"Training accuracy {percent(train)}, test accuracy {percent(test)}"
     if train - test > OVERFITTED:
         return result("MS009", "warning", f"{said}: the model is overfitted.")
@@ -112,18 +116,19 @@ def _references(count: int) -> CheckResult:
 def _counting(signals: Signals, targets: Sequence[int]) -> CheckResult:
     """Rank correlation of the number of IN references with membership: a score that no attack may profit from."""
     audited = ~signals.population
-    worst = 0.0
-    for target in targets:
+
+    def work(target: int) -> float:
         count = counts(signals, target)[0][audited]
         member = signals.members[target][audited]
         m, n = int(member.sum()), int((~member).sum())
-        if len(np.unique(count)) == 1 or not m or not n:
-            continue
+        if count.min() == count.max() or not m or not n:
+            return 0.0
         ranks = rankdata(count)
         area = (ranks[member].sum() - m * (m + 1) / 2) / (m * n)
         # Null variance of the Mann-Whitney statistic, ties included.
-        deviation = np.sqrt(ranks.var() / (m * n * (m + n - 1)))
-        worst = max(worst, abs(area - 0.5) / deviation)
+        return float(abs(area - 0.5) / np.sqrt(ranks.var() / (m * n * (m + n - 1))))
+
+    worst = max(in_threads(work, targets, threads(len(targets) * signals.records)))
     # Bonferroni over targets at about 1 in 10,000.
     limit = 4.0 + 0.5 * np.log10(len(targets))
     if worst > limit:
@@ -139,9 +144,13 @@ def _both_sides(signals: Signals, targets: Sequence[int]) -> CheckResult:
     audited = ~signals.population
     short = 0
     example = ""
-    for target in targets:
+
+    def work(target: int) -> NDArray[np.int64]:
         inside, outside = counts(signals, target)
-        few = np.flatnonzero((np.minimum(inside, outside) < 2) & audited)
+        return np.flatnonzero((np.minimum(inside, outside) < 2) & audited)
+
+    workers = threads(len(targets) * signals.records)
+    for target, few in zip(targets, in_threads(work, targets, workers), strict=True):
         if len(few) > short:
             short = len(few)
             example = f" of target {target}, for example {str(signals.ids[few[0]])!r}"
@@ -154,8 +163,8 @@ def _both_sides(signals: Signals, targets: Sequence[int]) -> CheckResult:
     return result("MS012", "ok", "Every record is IN and OUT in at least 2 references of every target.")
 
 
-def _chance(signals: Signals, targets: Sequence[int]) -> CheckResult:
-    test = float(np.mean([accuracies(signals, target)[1] for target in targets]))
+def _chance(signals: Signals, rates: NDArray[np.float64]) -> CheckResult:
+    test = float(rates[:, 1].mean())
     chance = float(np.bincount(signals.labels).max() / signals.records) if signals.classes == 2 else 1 / signals.classes
     if signals.classes == 2:
         chance = min(chance, 0.5)
@@ -169,7 +178,9 @@ def _chance(signals: Signals, targets: Sequence[int]) -> CheckResult:
 
 def _twice(signals: Signals) -> CheckResult:
     seen: dict[str, int] = {}
-    sample = np.linspace(0, signals.records - 1, min(signals.records, 512)).round().astype(int)
+    # A few runs of records: a mapped file is read in long stretches, so that single ones spread over it cost all of it.
+    starts = np.linspace(0, max(signals.records - 64, 0), 8).round().astype(int)
+    sample = np.unique(np.minimum(starts[:, None] + np.arange(64), signals.records - 1))
     for row, outputs in enumerate(signals.outputs):
         # Labels alone agree between good models; only scores identify a model.
         digest = hashlib.sha256(outputs[sample].tobytes()).hexdigest()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +51,9 @@ def scaled_logits_row(
     needs_scores(signals)
     if not 0 < temperature < np.inf:
         raise SignalsError("a temperature above 0", f"{temperature}", "Choose a positive temperature.")
-    if records is None and ("phi", float(temperature)) in signals.cache:
+    if ("phi", float(temperature)) in signals.cache:
         known: Floats = signals.cache["phi", float(temperature)][row]
-        return known
+        return known if records is None else known[records, :1]
     result = np.empty(signals.outputs[row].shape[:2] if records is None else (len(records), 1))
     _fill_row(signals, row, {temperature: result}, records)
     release(signals.outputs[row])
@@ -107,7 +108,18 @@ def prepare(signals: Signals, temperatures: Sequence[float], targets: Sequence[i
     rows = [row for row in targets if fused and row not in signals.cache.get(("rows",), {})]
     if not paths and not rows:
         return
-    phi = {t: working_array(shape, np.float64, signals.folder) for t in paths}
+    with ExitStack() as files:
+        phi = {t: _phi_array(shape, path, signals, files) for t, path in paths.items()}
+        _derive(signals, phi, rows)
+    for t, path in paths.items():
+        signals.cache["phi", t] = phi[t]
+        if path is not None and not path.exists():
+            _keep(path, phi[t])
+
+
+def _derive(signals: Signals, phi: dict[float, Floats], rows: list[int]) -> None:
+    """Fill φ of every model at each temperature, and cache what the threshold attacks need of ``rows``."""
+    shape = (len(signals), *signals.outputs[0].shape[:2])
     extra = {
         name: working_array((len(rows), *shape[1:]), np.bool_ if name == "correct" else np.float64, signals.folder)
         for name in ("confidence", "entropy", "modified", "correct")
@@ -137,10 +149,6 @@ def prepare(signals: Signals, temperatures: Sequence[float], targets: Sequence[i
     wanted = range(len(signals)) if phi else rows
     for _ in in_threads(derive, wanted, threads(signals.outputs[0].size)):
         pass
-    for t, path in paths.items():
-        signals.cache["phi", t] = phi[t]
-        if path is not None:
-            _keep(path, phi[t])
     signals.cache.setdefault(("rows",), {}).update(
         {row: {name: values[i] for name, values in extra.items()} for row, i in place.items()}
     )
@@ -155,16 +163,26 @@ def _kept(signals: Signals, temperature: float) -> Path | None:
     return signals.folder / "derived" / f"phi-{name[:24]}.npy"
 
 
+def _phi_array(shape: tuple[int, ...], path: Path | None, signals: Signals, files: ExitStack) -> Floats:
+    """An array to fill: where it is large and will be kept, in the very file, which ``files`` completes."""
+    size = int(np.prod(shape)) * 8
+    if path is None or size <= IN_MEMORY:
+        return working_array(shape, np.float64, signals.folder)
+    file = files.enter_context(atomic(path))
+    _write_header(file, shape)
+    file.flush()
+    return working_array(shape, np.float64, file=file)
+
+
 def _keep(path: Path, values: Floats) -> None:
-    """Write ``(M, N, Q)`` φ row by row: it may be larger than memory."""
+    """Write ``(M, N, Q)`` φ that lies in memory."""
     with atomic(path) as file:
-        np.lib.format.write_array_header_1_0(
-            file,
-            {"descr": "<f8", "fortran_order": False, "shape": values.shape},
-        )
-        for row in values:
-            file.write(row.data)
-            release(row)
+        _write_header(file, values.shape)
+        file.write(np.ascontiguousarray(values).data)
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
 
 
 def let_go(signals: Signals, row: int) -> None:

@@ -6,7 +6,7 @@ trained on what the other was not) are drawn together, since their chance deviat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,9 +71,13 @@ class Binned:
 
     def spread(self, statistic: Callable[[Floats, Floats], Floats]) -> float:
         """Standard error of ``statistic(tpr, fpr)``, ``(R, B)`` curves to ``(R,)``, over the bootstrap."""
-        values = statistic(*self._curves)
-        count = len(self.positives)
-        return float(np.std(values) * np.sqrt(self.inflation * count / (count - 1)))
+        return self.spreads([statistic])[0]
+
+    def spreads(self, statistics: Sequence[Callable[[Floats, Floats], Floats]]) -> list[float]:
+        """Standard errors of several statistics, of the same curves."""
+        curves, count = self._curves, len(self.positives)
+        inflation = np.sqrt(self.inflation * count / (count - 1))
+        return [float(np.std(statistic(*curves)) * inflation) for statistic in statistics]
 
 
 def curve_area(tpr: Floats, fpr: Floats) -> Floats:

@@ -204,19 +204,18 @@ class Sample:
         return [bounds.get(float(x), (float(y), float(y))) for x, y in zip(fpr, tpr, strict=True)]
 
 
-def auc_pooled(whole: Sample, binned: Binned | None, parts: list[Estimate]) -> Estimate:
-    """AUC over all targets' scores together."""
+def auc_pooled(whole: Sample, binned: Binned | None, parts: list[Estimate], spread: float) -> Estimate:
+    """AUC over all targets' scores together; ``spread`` is its standard error over clusters of targets."""
     if whole.ranked.members < 2 or whole.ranked.non_members < 2:
         return Estimate.missing("needs 2 members and 2 non-members")
     value = whole.auc()
     if binned is None:
         return cluster.mean_bounds(value, parts, "")
-    spread = binned.spread(cluster.curve_area)
     return cluster.clipped(value, cluster.t_interval(value, spread, len(binned.positives), logit=False))
 
 
-def tpr_pooled(whole: Sample, fpr: float, binned: Binned | None, parts: list[Estimate]) -> Estimate:
-    """TPR at ``fpr`` over all targets, with one threshold for all of them."""
+def tpr_pooled(whole: Sample, fpr: float, binned: Binned | None, parts: list[Estimate], spread: float) -> Estimate:
+    """TPR at ``fpr`` over all targets, with one threshold for all of them; ``spread`` as for the AUC."""
     reason = whole.unmeasurable(fpr) or ("" if whole.ranked.members else "no members were scored")
     if reason:
         return Estimate.missing(reason)
@@ -226,11 +225,10 @@ def tpr_pooled(whole: Sample, fpr: float, binned: Binned | None, parts: list[Est
             # Too few non-members in each target alone: treat the pooled records as one sample.
             return whole.tpr_estimate(fpr)
         return cluster.mean_bounds(value, parts, "")
-    deviation = binned.spread(cluster.curve_at(fpr))
-    if value in (0.0, 1.0) or deviation == 0:
+    if value in (0.0, 1.0) or spread == 0:
         # No spread to scale; the records themselves still bound the rate.
         return whole.tpr_estimate(fpr)
-    return Estimate(value, cluster.t_interval(value, deviation, len(binned.positives), logit=True))
+    return Estimate(value, cluster.t_interval(value, spread, len(binned.positives), logit=True))
 
 
 CURVE_POINTS = 120

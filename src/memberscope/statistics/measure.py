@@ -154,10 +154,16 @@ class Measurement:
                 "no members or no non-members were scored",
             )
         )
+        spreads = [0.0] * (1 + len(FPRS))
+        if binned is not None and whole.ranked.members and whole.ranked.non_members:
+            spreads = binned.spreads([cluster.curve_area, *map(cluster.curve_at, FPRS)])
         return Measured(
-            auc_pooled(whole, binned, [part.auc for part in parts]),
+            auc_pooled(whole, binned, [part.auc for part in parts], spreads[0]),
             advantage,
-            {fpr: tpr_pooled(whole, fpr, binned, [part.tpr[fpr] for part in parts]) for fpr in FPRS},
+            {
+                fpr: tpr_pooled(whole, fpr, binned, [part.tpr[fpr] for part in parts], spread)
+                for fpr, spread in zip(FPRS, spreads[1:], strict=True)
+            },
         )
 
     def operating_counts(self, chosen: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:

@@ -55,12 +55,14 @@ void walk(const i64 *keys, i64 n, const i64 *sizes, const i64 *wanted, i64 *foun
         gain[h] = before[2 * h] * own[h] - before[2 * h + 1] * rest[h];
         limit[h] = open ? (i64)((state->best[h] - 1e-12) * (double)own[h] * (double)rest[h]) - 1 : INT64_MAX;
     }
+    /* What a single key adds to the gains, and the next place looked for among all, outside and inside the half. */
+    i64 step[2][4] = {{own[0], -rest[0], 0, 0}, {0, 0, own[1], -rest[1]}}, soon[3];
+    for (int w = 0; w < 3; w++) soon[w] = next[w] < end[w] ? wanted[next[w]] : INT64_MAX;
+    i64 members = before[1] + before[3], others = before[0] + before[2], singles = 0;
     for (i64 i = 0; i < n;) {
-        i64 group = keys[i] & ~(i64)3, size[4] = {0, 0, 0, 0};
-        if (sizes) for (int c = 0; c < 4; c++, i = n) size[c] = sizes[c];
-        else do size[keys[i] & 3]++; while (++i < n && keys[i] < group + 4);
+        const i64 group = keys[i] & ~(i64)3;
         for (int h = 0; h < 2; h++)
-            if (gain[h] >= limit[h]) {
+            if (__builtin_expect(gain[h] >= limit[h], 0)) {
                 double value = 1 - (double)before[2 * h + 1] / (double)own[h];
                 value -= 1 - (double)before[2 * h] / (double)rest[h];
                 if (value > 0 && value >= state->best[h]) {
@@ -68,17 +70,27 @@ void walk(const i64 *keys, i64 n, const i64 *sizes, const i64 *wanted, i64 *foun
                     limit[h] = (i64)((value - 1e-12) * (double)own[h] * (double)rest[h]) - 1;
                 }
             }
-        i64 members = before[1] + before[3], others = before[0] + before[2];
-        i64 here = size[1] + size[3], also = size[0] + size[2];
-        distinct += also > 0;
-        wins += (i128)(here * (2 * others + also));
-        if (state->moments) {
-            i64 below = 2 * others + also, lost = 2 * members + here;
-            member_squares += (i128)here * below * below;
-            other_squares += (i128)also * lost * lost;
+        const int label = keys[i] & 3;
+        if (__builtin_expect(!sizes && i + 1 < n && keys[i + 1] >= group + 4 && others < soon[0] &&
+                             before[0] < soon[1] && before[2] < soon[2], 1)) {
+            /* Most scores are nobody else's: no branch depends on the label. */
+            const i64 member = label & 1, below = 2 * others & -member, lost = 2 * members & (member - 1);
+            singles += below, distinct += 1 - member;
+            if (state->moments) member_squares += (i128)below * below, other_squares += (i128)lost * lost;
+            before[label]++, members += member, others += 1 - member;
+            gain[0] += step[0][label], gain[1] += step[1][label];
+            i++;
+            continue;
         }
+        i64 size[4] = {0, 0, 0, 0};
+        if (sizes) for (int c = 0; c < 4; c++, i = n) size[c] = sizes[c];
+        else do size[keys[i] & 3]++; while (++i < n && keys[i] < group + 4);
+        i64 here = size[1] + size[3], also = size[0] + size[2], below = 2 * others + also, lost = 2 * members + here;
+        distinct += also > 0;
+        wins += (i128)here * below;
+        if (state->moments) member_squares += (i128)here * below * below, other_squares += (i128)also * lost * lost;
         i64 start[3] = {others, before[0], before[2]}, count[3] = {also, size[0], size[2]};
-        for (int w = 0; w < 3; w++)
+        for (int w = 0; w < 3; w++) {
             for (; next[w] < end[w] && wanted[next[w]] < start[w] + count[w]; next[w]++) {
                 i64 *to = found + next[w];
                 i64 hits = w ? own[w - 1] - before[2 * w - 1] : own[0] + own[1] - members;
@@ -86,9 +98,12 @@ void walk(const i64 *keys, i64 n, const i64 *sizes, const i64 *wanted, i64 *foun
                 to[0] = group, to[room] = hits, to[2 * room] = alarms;
                 to[3 * room] = hits - (w ? size[2 * w - 1] : here), to[4 * room] = alarms - count[w];
             }
+            soon[w] = next[w] < end[w] ? wanted[next[w]] : INT64_MAX;
+        }
         for (int c = 0; c < 4; c++) before[c] += size[c];
+        members += here, others += also;
         for (int h = 0; h < 2; h++) gain[h] += size[2 * h] * own[h] - size[2 * h + 1] * rest[h];
     }
-    put(state->wins, wins), put(state->member_squares, member_squares), put(state->other_squares, other_squares);
-    state->distinct = distinct;
+    put(state->wins, wins + singles), put(state->member_squares, member_squares);
+    put(state->other_squares, other_squares), state->distinct = distinct;
 }
