@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from memberscope.data import load
 from memberscope.data.membership import splits
 from memberscope.errors import ConfigError, nearest
+from memberscope.exports import Exported
 from memberscope.statistics.looks import sizes
 from memberscope.training.recipe import Recipe
 from memberscope.types import Dataset, Gate
@@ -111,6 +112,7 @@ class AuditConfig(_Strict):
         default="all", description="what to find out about the leaking records"
     )
     gate: list[Gate] = Field(default_factory=list)
+    exports: list[Exported] = Field(default_factory=list, description="formats to write the result in, and where")
     seed: int = Field(default=0, ge=0)
     engine: Literal["serial", "processes", "ray"] = "processes"
     ray_address: str | None = Field(default=None, description="of engine ray: host:port, ray://host:port, auto, local")
@@ -131,6 +133,8 @@ class AuditConfig(_Strict):
                 values["data"] = {"path": word} if "/" in word or "." in word else {"name": word}
             if isinstance(values.get("gate"), Mapping):
                 values["gate"] = [values["gate"]]
+            if isinstance(values.get("exports"), str | Mapping):
+                values["exports"] = [values["exports"]]
         return values
 
     @model_validator(mode="after")
@@ -233,7 +237,7 @@ def spread_epochs(epochs: int, count: int = KEPT_EPOCHS) -> tuple[int, ...]:
     return tuple(sorted(set(steps)))
 
 
-_KEYS: dict[str, type[BaseModel]] = {"pool": PoolChoice, "data": DataChoice, "gate": Gate}
+_KEYS: dict[str, type[BaseModel]] = {"pool": PoolChoice, "data": DataChoice, "gate": Gate, "exports": Exported}
 
 
 def _as_config_error(error: ValidationError) -> ConfigError:

@@ -17,11 +17,13 @@ from threadpoolctl import threadpool_limits
 from memberscope import __version__
 from memberscope.attacks import Attack
 from memberscope.auditing import Examination, Plan, examine
+from memberscope.auditing.gates import check_gates
 from memberscope.auditing.looks import as_look, why_go_on
 from memberscope.auditing.why import ANALYSES, Material, analyse
 from memberscope.config import AuditConfig
 from memberscope.errors import ConfigError
-from memberscope.run_folder import write_run
+from memberscope.exports.source import locate
+from memberscope.run_folder import export_run, read_baselines, write_run
 from memberscope.signals.load import load_signals
 from memberscope.statistics.looks import levels
 from memberscope.types import Dataset, Findings, Gate, Pool, Signals
@@ -79,6 +81,7 @@ def audit(
             seed or 0,
             {"run": _versions()},
         )
+        plan = replace(plan, baselines=read_baselines(plan.gates))
         clock = Clock()
         with clock("audit"), threadpool_limits(1, "openmp"):
             found = examine(source, plan, dataset=dataset, quiet=quiet)
@@ -90,13 +93,13 @@ def audit(
         if out is not None:
             write_run(Path(out), found, source, dataset=dataset, config={"name": plan.name, "seed": plan.seed})
         return found.findings
-    base = Path()
+    base, file = Path(), None
     if isinstance(source, AuditConfig):
         config = source
     elif isinstance(source, Mapping):
         config = AuditConfig.parse(source)
     elif Path(source).suffix.lower() in (".yaml", ".yml"):
-        config, base = AuditConfig.read(Path(source)), Path(source).parent
+        config, base, file = AuditConfig.read(Path(source)), Path(source).parent, Path(source)
         extra["name"] = name or config.name or Path(source).stem
     elif Path(source).suffix.lower() == ".npz":
         config = AuditConfig(signals=str(source), name=name or Path(source).stem)
@@ -110,7 +113,7 @@ def audit(
         changes["gate"] = [item.model_dump() for item in config.gate] + given
     if changes:
         config = AuditConfig.parse(config.model_dump() | changes)
-    return run(config, base=base, dataset=dataset, attacks=attacks, quiet=quiet)
+    return run(config, base=base, dataset=dataset, attacks=attacks, source=file, quiet=quiet)
 
 
 def run(
@@ -119,10 +122,25 @@ def run(
     base: Path | None = None,
     dataset: Dataset | None = None,
     attacks: Sequence[str | Attack] | None = None,
+    source: Path | None = None,
     quiet: bool = True,
 ) -> Findings:
-    """Do what a configuration says: load, train, collect, attack, judge, write."""
+    """Do what a configuration says: load, train, collect, attack, judge, write.
+
+    Args:
+        config: what to do.
+        base: where relative paths are sought beside the working directory.
+        dataset: see :func:`audit`.
+        attacks: see :func:`audit`.
+        source: the file that the configuration was read from, at whose lines exports point.
+        quiet: show no progress.
+    """
+    if config.exports and config.out is None:
+        raise ConfigError("a run folder, which exports are written from", "no 'out'", "Add 'out: runs/NAME'.")
     clock = Clock()
+    # Before anything is trained: a baseline that is not there would only be missed at the end.
+    baselines = read_baselines(config.gate, base)
+    where = {} if source is None else {"configuration": locate(source)}
     out = None if config.out is None else Path(config.out)
     chosen = attacks or (None if config.attacks == "all" else config.attacks)
     plan = Plan(
@@ -131,7 +149,8 @@ def run(
         chosen,
         config.gate,
         config.seed,
-        {"run": _versions()},
+        {"run": _versions() | where},
+        baselines=baselines,
     )
     folder = None if out is None else out / "features"
     if config.signals is not None:
@@ -144,6 +163,7 @@ def run(
         with clock("load"):
             work = Work.of(config, base or Path())
         dataset = work.dataset
+        check_gates(config.gate, dataset.groups, baselines)
         with work.session():
             pool, signals, found = _grown(work, plan, clock, quiet)
         material = Material(dataset, pool, folder, config.device, work.engine, config.workers)
@@ -152,6 +172,9 @@ def run(
     found = _with_times(found, clock)
     if out is not None:
         write_run(out, found, signals, dataset=dataset, config=config.resolved())
+        for export, place in zip(config.exports, export_run(out, found.findings, config.exports), strict=True):
+            if not quiet:
+                print(f"exported {export.format}: {place}", file=sys.stderr, flush=True)
     return found.findings
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from memberscope.analysis.exposed import Evidence, evidence, exposed_records
 from memberscope.attacks import DEFAULT, Attack
 from memberscope.auditing.breakdown import accuracy_figures, class_rows, curves, group_rows, histograms
+from memberscope.auditing.gates import check_gates, judge_gates
 from memberscope.auditing.plan import checked_targets, chosen_attacks
 from memberscope.auditing.power import advise
 from memberscope.auditing.scoring import derive_all, score
@@ -21,7 +22,7 @@ from memberscope.signals.checks import check_signals
 from memberscope.signals.references import reference_rows
 from memberscope.statistics.intervals import LEVEL
 from memberscope.statistics.measure import Measured, Measurement
-from memberscope.statistics.verdict import judge, overall
+from memberscope.statistics.verdict import bounds, overall
 from memberscope.types import (
     AttackResult,
     CheckResult,
@@ -32,7 +33,7 @@ from memberscope.types import (
     Scores,
     Signals,
 )
-from memberscope.types.findings import ReferenceAdvice
+from memberscope.types.findings import Bounds, ReferenceAdvice
 
 # The figure that ranks attacks and heads the report.
 HEADLINE_FPR = 0.01
@@ -67,6 +68,7 @@ class Plan:
         seed: draws folds and bootstraps; the same plan and seed give the same findings.
         facts: entries for the findings' ``data``, ``model``, ``cost`` and ``run``.
         level: confidence at which the gates are judged; above .95 where this is one of several looks.
+        baselines: findings to compare with, by ``gate.baseline``.
         advise: find out what more references would add.
     """
 
@@ -77,6 +79,7 @@ class Plan:
     seed: int = 0
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     level: float = LEVEL
+    baselines: Mapping[str, Findings] = field(default_factory=dict)
     advise: bool = True
 
 
@@ -99,6 +102,7 @@ def examine(
     targets = checked_targets(signals, plan.targets)
     attacks = chosen_attacks(plan.attacks)
     _check_same_records(signals, dataset)
+    check_gates(plan.gates, dataset.groups if dataset else (), plan.baselines)
     class_names = _class_names(signals, dataset)
 
     derive_all(signals, targets, attacks)
@@ -106,7 +110,6 @@ def examine(
     scored = score(signals, targets, attacks, plan.seed, quiet=quiet)
     scores, measurements, not_run = scored.scores, scored.measurements, scored.not_run
     pooled = {name: measurement.pooled for name, measurement in measurements.items()}
-    gates = [judge(gate, pooled, plan.level) for gate in plan.gates]
     strongest = _strongest(pooled)
     proof = evidence(scores)
     records = (
@@ -120,17 +123,15 @@ def examine(
         result
         for attack in attacks
         if attack.name in scores
-        for result in _results(attack, signals, measurements[attack.name], references)
+        for result in _results(attack, signals, measurements[attack.name], references, _bounds(pooled, attack, plan))
     ]
-    verdict = overall(gates)
-    advice = _advice(signals, targets, attacks, measurements, gates, plan) if plan.advise else None
     facts = {key: dict(value) for key, value in plan.facts.items()}
     audited = ~signals.population
     findings = Findings(
         name=plan.name,
-        verdict=verdict,
+        verdict="no_gate",
         headline=headline(strongest, pooled, len(targets)),
-        summary=summary(strongest, pooled, accuracy, gates, not_run, checks, records),
+        summary=[],
         data={
             "name": dataset.name if dataset else plan.name,
             "kind": dataset.kind if dataset else "unknown",
@@ -156,18 +157,37 @@ def examine(
         attacks=results,
         not_run=not_run,
         strongest=strongest,
-        gates=gates,
+        gates=[],
         curves=curves(measurements, strongest),
         histograms=histograms(scores, strongest),
-        classes=class_rows(signals, measurements[strongest], targets, class_names),
-        groups=group_rows(signals, measurements[strongest], targets, dataset),
+        classes=class_rows(signals, measurements[strongest], targets, class_names, plan.level, len(scores)),
+        groups=group_rows(signals, measurements[strongest], targets, dataset, plan.level, len(scores)),
         records=records,
-        references=advice,
         limits=limits(signals, targets, not_run, references),
         cost={"queries": signals.queries * signals.records * len(targets)} | facts.get("cost", {}),
         run={"seed": plan.seed} | facts.get("run", {}),
     )
-    return Examination(findings, scores, proof, pooled)
+    # Judged on what the findings hold, so that a run judged again without its models gets the same verdict.
+    gates = judge_gates(findings, plan.gates, plan.baselines)
+    judged = {
+        "gates": gates,
+        "verdict": overall(gates),
+        "summary": summary(strongest, pooled, accuracy, gates, not_run, checks, records),
+        "references": _advice(signals, targets, attacks, measurements, gates, plan) if plan.advise else None,
+    }
+    return Examination(findings.model_copy(update=judged), scores, proof, pooled)
+
+
+def _bounds(pooled: Mapping[str, Measured], attack: Attack, plan: Plan) -> dict[str, Bounds]:
+    """What gates judge one attack's figures by."""
+    found = {}
+    for name in ("auc", "advantage", *(f"tpr@{fpr:g}" for fpr in pooled[attack.name].tpr)):
+        metric, _, fpr = name.partition("@")
+        estimates = {other: measured.estimate(metric, float(fpr or 0.01)) for other, measured in pooled.items()}
+        rivals = sum(estimate.value is not None for estimate in estimates.values())
+        if one := bounds(estimates[attack.name], plan.level, rivals):
+            found[name] = one
+    return found
 
 
 def _advice(
@@ -202,7 +222,11 @@ def _checks(signals: Signals, targets: Sequence[int], dataset: Dataset | None, s
 
 
 def _results(
-    attack: Attack, signals: Signals, measurement: Measurement, references: Mapping[int, int]
+    attack: Attack,
+    signals: Signals,
+    measurement: Measurement,
+    references: Mapping[int, int],
+    judged: Mapping[str, Bounds],
 ) -> list[AttackResult]:
     def one(target: Any, measured: Measured, count: int, scored: int, pooled: bool) -> AttackResult:
         return AttackResult(
@@ -216,6 +240,7 @@ def _results(
             tpr_at_fpr={f"{fpr:g}": estimate.figure() for fpr, estimate in measured.tpr.items()},
             operating_point=measurement.operating_point if pooled else None,
             parameters=dict(attack.parameters()) if pooled else {},
+            bounds=dict(judged) if pooled else {},
         )
 
     scored = measurement.scored

@@ -13,7 +13,8 @@ from memberscope.signals.derive import correct_row, let_go
 from memberscope.statistics import cluster, roc
 from memberscope.statistics.intervals import LEVEL, Estimate
 from memberscope.statistics.measure import Measurement, accuracies, rate
-from memberscope.types import Dataset, Figure, Scores, Signals
+from memberscope.statistics.verdict import bounds
+from memberscope.types import Dataset, Scores, Signals
 from memberscope.types.base import Histogram
 from memberscope.types.findings import ClassRow, Curve
 
@@ -91,22 +92,41 @@ def _histogram(scores: Scores) -> Histogram:
 
 
 def class_rows(
-    signals: Signals, measurement: Measurement, targets: Sequence[int], names: Sequence[str]
+    signals: Signals,
+    measurement: Measurement,
+    targets: Sequence[int],
+    names: Sequence[str],
+    level: float = LEVEL,
+    choices: int = 1,
 ) -> list[ClassRow]:
-    """Leakage by class, intervals corrected for the number of classes (Bonferroni)."""
-    return _rows(signals, measurement, targets, _parts(signals, signals.labels, names))
+    """Leakage by class, intervals corrected for the number of classes (Bonferroni).
+
+    Args:
+        signals: of the models.
+        measurement: of the attack to show.
+        targets: audited rows.
+        names: of the classes.
+        level: confidence of all rows together.
+        choices: attacks from which this one was picked, which the bounds of gates allow for.
+    """
+    return _rows(signals, measurement, targets, _parts(signals, signals.labels, names), level, choices)
 
 
 def group_rows(
-    signals: Signals, measurement: Measurement, targets: Sequence[int], dataset: Dataset | None
+    signals: Signals,
+    measurement: Measurement,
+    targets: Sequence[int],
+    dataset: Dataset | None,
+    level: float = LEVEL,
+    choices: int = 1,
 ) -> dict[str, list[ClassRow]]:
-    """Leakage by each of the data set's groups with 2 to 50 values."""
+    """Leakage by each of the data set's groups with 2 to 50 values, as :func:`class_rows`."""
     found: dict[str, list[ClassRow]] = {}
     for name, values in (dataset.groups if dataset else {}).items():
         kinds, index = np.unique(values, return_inverse=True)
         if 2 <= len(kinds) <= MOST_GROUPS:
             parts = _parts(signals, index, [str(kind) for kind in kinds], all_of=True)
-            found[name] = _rows(signals, measurement, targets, parts)
+            found[name] = _rows(signals, measurement, targets, parts, level, choices)
     return found
 
 
@@ -122,9 +142,14 @@ def _parts(
 
 
 def _rows(
-    signals: Signals, measurement: Measurement, targets: Sequence[int], parts: Mapping[str, NDArray[np.int64]]
+    signals: Signals,
+    measurement: Measurement,
+    targets: Sequence[int],
+    parts: Mapping[str, NDArray[np.int64]],
+    level: float,
+    choices: int,
 ) -> list[ClassRow]:
-    level = 1 - (1 - LEVEL) / max(len(parts), 1)
+    level = 1 - (1 - level) / max(len(parts), 1)
     tallies = {name: _Tally(int(measurement.clusters.max()) + 1) for name in parts}
     scores = measurement.scores
 
@@ -152,7 +177,7 @@ def _rows(
             tally.areas.append(area)
             tally.accused[measurement.clusters[position]] += accused
             tally.counts += counts
-    return [_row(name, tally, measurement, level) for name, tally in tallies.items()]
+    return [_row(name, tally, measurement, level, choices) for name, tally in tallies.items()]
 
 
 class _Tally:
@@ -165,39 +190,39 @@ class _Tally:
         self.counts = np.zeros(4, np.int64)
 
 
-def _row(name: str, tally: _Tally, measurement: Measurement, level: float) -> ClassRow:
+def _row(name: str, tally: _Tally, measurement: Measurement, level: float, choices: int) -> ClassRow:
     members, members_right, others, others_right = (int(count) for count in tally.counts)
     targets = len(tally.areas)
     measurable = measurement.operating_point is not None
     reason = "a false-alarm rate of 1 % cannot be measured here"
     tpr, fpr = (
-        rate(tally.accused, column, measurement.inflation).figure(level)
-        if measurable
-        else Figure.not_measurable(reason)
+        rate(tally.accused, column, measurement.inflation) if measurable else Estimate.missing(reason)
         for column in (0, 2)
     )
+    auc = _part_auc(tally.areas, measurement)
+    judged = {key: bounds(estimate, level, choices) for key, estimate in (("auc", auc), ("tpr@0.01", tpr))}
     return ClassRow(
         name=name,
         members=round(members / targets),
         non_members=round(others / targets),
         train_accuracy=members_right / members if members else None,
         test_accuracy=others_right / others if others else None,
-        auc=_part_auc(tally.areas, measurement, level),
-        tpr=tpr,
-        fpr=fpr,
+        auc=auc.figure(level),
+        tpr=tpr.figure(level),
+        fpr=fpr.figure(level),
+        bounds={key: found for key, found in judged.items() if found is not None},
     )
 
 
-def _part_auc(singles: list[Estimate], measurement: Measurement, level: float) -> Figure:
+def _part_auc(singles: list[Estimate], measurement: Measurement) -> Estimate:
     """AUC within a part of the records: mean over targets, with the spread over clusters of targets."""
     known = [(single, c) for single, c in zip(singles, measurement.clusters, strict=True) if single.value is not None]
     if not known:
-        return singles[0].figure()
+        return singles[0]
     value = float(np.mean([single.value for single, _ in known]))
     groups = sorted({c for _, c in known})
     if len(groups) == 1:
-        return cluster.mean_bounds(value, [single for single, _ in known], "").figure(level)
+        return cluster.mean_bounds(value, [single for single, _ in known], "")
     means = np.array([np.mean([s.value for s, c in known if c == group]) for group in groups])
     deviation = float(means.std(ddof=1) * np.sqrt(measurement.inflation / len(means)))
-    low, high = cluster.t_interval(value, deviation, len(means), logit=False)(level)
-    return Figure(value=value, low=max(low, 0.0), high=min(high, 1.0))
+    return cluster.clipped(value, cluster.t_interval(value, deviation, len(means), logit=False))

@@ -46,6 +46,7 @@ def still_open(
     """
     bounds: dict[str, dict[str, float]] = {}
     for gate in gates:
+        assert gate.limit is not None
         result = judge(gate, pooled, level=level)
         if result.verdict == "inconclusive":
             return result.sentence
@@ -86,8 +87,12 @@ def why_go_on(signals: Signals, found: Examination, plan: Plan, doublings: float
     """:func:`still_open` for what :func:`~memberscope.auditing.examine` found by ``plan``."""
     attacks = {attack.name: attack for attack in chosen_attacks(plan.attacks)}
     targets = checked_targets(signals, plan.targets)
+    for result in found.findings.gates:
+        if result.gate.kind != "limit" and result.verdict != "fail":
+            return f"Only the whole pool can pass a gate by {'group' if result.gate.group else 'regression'}."
+    limits = [gate for gate in plan.gates if gate.kind == "limit"]
     return still_open(
-        signals, attacks, found.pooled, plan.gates, targets, level=plan.level, doublings=doublings, seed=plan.seed
+        signals, attacks, found.pooled, limits, targets, level=plan.level, doublings=doublings, seed=plan.seed
     )
 
 

@@ -174,6 +174,9 @@ def _models(gates: Sequence[GateResult], clusters: int, pairs: bool, present: in
     needed = 0
     for gate in undecided:
         figure = gate.figure
+        if gate.gate.kind != "limit" or gate.gate.limit is None:
+            # Rows of a group and a baseline's own interval do not shrink with this pool alone.
+            return None
         if figure.value is None or figure.low is None or figure.high is None:
             return None
         more = clusters_needed(figure.value, figure.low, figure.high, clusters, gate.gate.limit)

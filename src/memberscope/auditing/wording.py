@@ -107,19 +107,24 @@ def summary(
         said.append(
             f"{len(warned)} check{'s' * (len(warned) > 1)} warned: " + "; ".join(c.title.lower() for c in warned) + "."
         )
-    said.append(_next_step(strongest, pooled, gates, checks))
+    leaks = rate.value is not None and rate.interval(corrected_level(pooled))[0] > CHANCE
+    said.append(next_step(gates, checks, leaks=leaks, measured=rate.value is not None))
     return said
 
 
-def _next_step(
-    strongest: str, pooled: Mapping[str, Measured], gates: Sequence[GateResult], checks: Sequence[CheckResult]
-) -> str:
-    rate = pooled[strongest].tpr[0.01]
-    leaks = rate.value is not None and rate.interval(corrected_level(pooled))[0] > CHANCE
+def next_step(gates: Sequence[GateResult], checks: Sequence[CheckResult], *, leaks: bool, measured: bool) -> str:
+    """What to do next, the last sentence of the summary.
+
+    Args:
+        gates: as they were judged.
+        checks: of the audit.
+        leaks: whether the strongest attack finds more at 1 % false alarms than chance does.
+        measured: whether that could be measured.
+    """
     few = any(check.code == "MS010" and check.level == "warning" for check in checks)
     if any(gate.verdict == "fail" for gate in gates) or leaks:
         return "What to do next: look at the exposed records, then train with a defence and audit again."
-    if any(gate.verdict == "inconclusive" for gate in gates) or rate.value is None:
+    if any(gate.verdict == "inconclusive" for gate in gates) or not measured:
         return "What to do next: hold out more records or audit more targets until the interval decides."
     if few:
         return "What to do next: add reference models before relying on this result; a stronger attacker has them."

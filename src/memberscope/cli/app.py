@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from memberscope.cli.runs import add_run_commands
+
 app = typer.Typer(
     name="memberscope",
     no_args_is_help=True,
@@ -75,7 +77,13 @@ def audit(
     ] = None,
     gate: Annotated[
         list[str] | None,
-        typer.Option(help="Limit to keep, for example 'tpr@0.01<0.05', 'auc<0.6' or 'lira_online:auc<0.6'."),
+        typer.Option(help="Limit to keep, for example 'tpr@0.01<0.05', 'auc/class<0.7' or 'lira_online:auc<0.6'."),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Run to compare with, by 'tpr@0.01<+0.02' or --gate 'auc<+0.02'.", show_default=False
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything drawn at random.")] = None,
@@ -113,6 +121,7 @@ def audit(
         targets=target,
         attacks=attack,
         gates=gate or [],
+        baseline=baseline,
         out=out,
         seed=seed,
         workers=workers,
@@ -219,6 +228,9 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> Non
     from memberscope.run_folder import report as write
 
     typer.echo(str(write(run)))
+
+
+add_run_commands(app)
 
 
 @app.command()

@@ -17,22 +17,44 @@ from memberscope.types import Figure, Findings, Gate
 
 EXIT = {"pass": 0, "no_gate": 0, "fail": 1, "inconclusive": 3}
 
-_GATE = re.compile(r"^(?:(?P<attack>\w+):)?(?P<metric>tpr|auc|advantage)(?:@(?P<fpr>[\d.]+))?<(?P<limit>[\d.]+)$")
+_GATE = re.compile(
+    r"\s*(?:(?P<attack>\w+)\s*:)?\s*(?P<metric>tpr|auc|advantage)\s*(?:@\s*(?P<fpr>[\d.]+))?\s*"
+    r"(?:/\s*(?P<group>[^<]*[^<\s]))?\s*<\s*(?P<rise>\+)?\s*(?P<limit>[\d.]+)\s*"
+)
+# What a baseline is compared by where no gate says it.
+_REGRESSION = "tpr@0.01<+0.02"
 
 
-def parse_gate(text: str) -> Gate:
-    """A gate from the command line.
-
-    >>> parse_gate("tpr@0.01<0.05").limit
-    0.05
+def gates_of(texts: Sequence[str], baseline: Path | None) -> list[Gate]:
+    """The gates of a command line; with a baseline but no gate on it, :data:`_REGRESSION`.
 
     Raises:
-        ConfigError: not of the form [ATTACK:]METRIC[@FPR]<LIMIT, or a value out of range.
+        ConfigError: see :func:`parse_gate`.
     """
-    found = _GATE.match(text.replace(" ", ""))
+    gates = [parse_gate(text, baseline) for text in texts]
+    if baseline is not None and not any(gate.baseline for gate in gates):
+        gates.append(parse_gate(_REGRESSION, baseline))
+    return gates
+
+
+def parse_gate(text: str, baseline: Path | None = None) -> Gate:
+    """A gate from the command line.
+
+    >>> parse_gate("tpr@0.01<0.05").limit, parse_gate("auc/class<0.7").group
+    (0.05, 'class')
+
+    Raises:
+        ConfigError: not of the form [ATTACK:]METRIC[@FPR][/GROUP]<LIMIT, with <+ for a rise over the baseline, or a
+            value out of range.
+    """
+    found = _GATE.fullmatch(text)
     if not found:
         raise ConfigError("a gate such as 'tpr@0.01<0.05' or 'auc<0.6'", repr(text), "Write it in that form.")
     given = {key: value for key, value in found.groupdict().items() if value is not None}
+    if given.pop("rise", None):
+        if baseline is None:
+            raise ConfigError(f"a baseline for the gate {text!r}", "none", "Name a run with --baseline.")
+        given |= {"baseline": str(baseline), "worse_by": given.pop("limit")}
     try:
         return Gate.model_validate(given)
     except ValueError as error:
@@ -61,6 +83,7 @@ def run_audit(
     targets: Sequence[int] | None,
     attacks: Sequence[str] | None,
     gates: Sequence[str],
+    baseline: Path | None = None,
     out: Path | None,
     seed: int | None,
     workers: int | None,
@@ -89,7 +112,7 @@ def run_audit(
     else:
         assert signals is not None
         values = {"signals": str(signals), "name": signals.stem}
-    limits = [parse_gate(text).model_dump() for text in gates]
+    limits = [gate.model_dump() for gate in gates_of(gates, baseline)]
     values["gate"] = [*(values.get("gate") or []), *limits]
     folder = out or (Path(values["out"]) if values.get("out") else Path("runs") / values["name"])
     # Saved outputs need no folder; a pool is trained in one.
@@ -110,7 +133,7 @@ def run_audit(
         if not values.get("data"):
             raise ConfigError("--precision with a configuration that trains", "saved outputs", "Leave --precision out.")
         values["recipe"]["precision"] = precision
-    return run(AuditConfig.parse(values), base=base, quiet=quiet), folder if keep else None
+    return run(AuditConfig.parse(values), base=base, source=config, quiet=quiet), folder if keep else None
 
 
 def audit_shard(
@@ -147,14 +170,20 @@ def audit_shard(
 
 def finish(findings: Findings, folder: Path | None, *, json: bool) -> None:
     """Print the findings and leave with the verdict's status."""
-    if json:
-        from memberscope.run_folder import as_json
+    from memberscope.run_folder import as_json, digest_of
 
+    if json:
         sys.stdout.write(as_json(findings))
+        if folder is not None:
+            print(f"Digest: {digest_of(folder)}", file=sys.stderr)
     else:
         _summarise(findings)
         if folder is not None:
             typer.echo(f"\nReport: {folder / 'report.html'}")
+            typer.echo(f"Digest: {digest_of(folder)}")
+            typer.echo(
+                "Keep the digest elsewhere: 'memberscope verify RUN --digest …' tells whether a file was changed."
+            )
     raise typer.Exit(EXIT[findings.verdict])
 
 

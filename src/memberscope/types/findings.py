@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from memberscope.types.analyses import Analyses
 from memberscope.types.base import Figure, Histogram, Model, NotRun
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 Verdict = Literal["pass", "fail", "inconclusive", "no_gate"]
 
@@ -27,6 +27,21 @@ class OperatingPoint(Model):
     )
 
 
+class Bounds(Model):
+    """The interval that gates hold against a limit, and a wider one that allows for picking it from several.
+
+    ``level``: confidence of ``low`` and ``high``; above .95 with several looks, or for one row of several.
+    ``corrected_level``: likewise, divided among the attacks that were run (Bonferroni).
+    """
+
+    level: float
+    low: float
+    high: float
+    corrected_level: float
+    corrected_low: float
+    corrected_high: float
+
+
 class AttackResult(Model):
     """One attack on one target, or on all targets together (``target == "all"``)."""
 
@@ -40,6 +55,10 @@ class AttackResult(Model):
     tpr_at_fpr: dict[str, Figure] = Field(description='keys "0.1", "0.01", "0.001"')
     operating_point: OperatingPoint | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
+    bounds: dict[str, Bounds] = Field(
+        default_factory=dict,
+        description='over all targets, of "auc", "advantage", "tpr@0.01"…: what gates are judged by (since 1.3)',
+    )
 
 
 class CheckResult(Model):
@@ -53,22 +72,51 @@ class CheckResult(Model):
 
 
 class Gate(Model):
-    """A limit that the model must keep: the metric's upper bound must lie below it.
+    """A limit that the model must keep: the whole interval of the metric must lie below it.
 
     ``metric``: ``"tpr"`` (at ``fpr``), ``"auc"`` or ``"advantage"``. ``attack``: a name, or ``"strongest"``
-    (every attack run; corrected for the choice).
+    (every attack run; corrected for the choice). ``group``: ``"class"`` or one of the data's groups; then every row
+    of it under the strongest attack must keep the limit (corrected for the number of rows).
+
+    Instead of ``limit``, a regression: ``baseline`` (a run folder or a findings.json) and ``worse_by``, the most
+    that the metric may lie above the baseline's.
     """
 
     metric: Literal["tpr", "auc", "advantage"] = "tpr"
     fpr: float = 0.01
-    limit: float = Field(gt=0, lt=1)
+    limit: float | None = Field(default=None, gt=0, lt=1)
     attack: str = "strongest"
+    group: str | None = Field(default=None, min_length=1, description="class, or a group of the data (since 1.3)")
+    baseline: str | None = Field(default=None, min_length=1, description="run folder or findings.json (since 1.3)")
+    worse_by: float | None = Field(
+        default=None, gt=0, lt=1, description="most by which the metric may exceed the baseline's (since 1.3)"
+    )
 
     @model_validator(mode="after")
-    def _known_fpr(self) -> Gate:
+    def _consistent(self) -> Gate:
         if self.fpr not in (0.1, 0.01, 0.001):
             raise ValueError(f"fpr is 0.1, 0.01 or 0.001, not {self.fpr}")
+        if (self.baseline is None) != (self.worse_by is None):
+            missing = "worse_by" if self.worse_by is None else "baseline"
+            raise ValueError(f"a regression needs baseline and worse_by, and {missing} is missing")
+        if (self.limit is None) == (self.baseline is None):
+            raise ValueError("a gate has either a limit, or a baseline with worse_by")
+        if self.group is not None:
+            if self.metric == "advantage" or (self.metric == "tpr" and self.fpr != 0.01):
+                raise ValueError("a gate by group has the metric auc, or tpr at fpr 0.01")
+            if self.attack != "strongest":
+                raise ValueError("a gate by group judges the strongest attack: leave attack out")
         return self
+
+    @property
+    def figure(self) -> str:
+        """Which figure is held against the limit: ``"auc"``, ``"advantage"`` or ``"tpr@0.01"``."""
+        return f"tpr@{self.fpr:g}" if self.metric == "tpr" else self.metric
+
+    @property
+    def kind(self) -> Literal["limit", "group", "regression"]:
+        """What the gate compares: figures with a limit, rows of a group with it, or two audits."""
+        return "regression" if self.baseline is not None else "limit" if self.group is None else "group"
 
 
 class GateResult(Model):
@@ -79,6 +127,11 @@ class GateResult(Model):
     attack: str
     figure: Figure
     sentence: str
+    row: str | None = Field(default=None, description="of a gate by group: the row that decided (since 1.3)")
+    baseline: Figure | None = Field(default=None, description="of a regression: the baseline's figure (since 1.3)")
+    difference: Figure | None = Field(
+        default=None, description="of a regression: the figure less the baseline's (since 1.3)"
+    )
 
 
 class ReferencePoint(Model):
@@ -128,6 +181,9 @@ class ClassRow(Model):
     auc: Figure
     tpr: Figure = Field(description="share of the class's members found at the attack's 1 % threshold")
     fpr: Figure = Field(description="share of the class's non-members accused at that threshold")
+    bounds: dict[str, Bounds] = Field(
+        default_factory=dict, description='by figure ("auc", "tpr@0.01"): what gates by group are judged by (since 1.3)'
+    )
 
 
 class RecordRow(Model):

@@ -33,7 +33,10 @@ def exposed(findings: Findings) -> Figure:
     the figure beside a limit is the one that was held against it.
     """
     for result in findings.gates:
-        decided = result.gate.metric == "tpr" and result.gate.fpr == 0.01 and result.attack == findings.strongest
+        gate = result.gate
+        decided = (
+            gate.kind == "limit" and gate.metric == "tpr" and gate.fpr == 0.01 and result.attack == findings.strongest
+        )
         if decided and result.figure.value is not None:
             return result.figure
     strongest = strongest_result(findings)
@@ -45,7 +48,9 @@ def limit_on(findings: Findings, metric: str, fpr: float = 0.01) -> float | None
     limits = [
         result.gate.limit
         for result in findings.gates
-        if result.gate.metric == metric
+        if result.gate.limit is not None
+        and result.gate.group is None
+        and result.gate.metric == metric
         and (metric != "tpr" or result.gate.fpr == fpr)
         and result.gate.attack in ("strongest", findings.strongest)
     ]

@@ -99,6 +99,9 @@ def provenance_view(findings: Findings, dataset: Dataset | None) -> Pairs:
     """Data, model and run: what someone needs to repeat the audit."""
     data = {key: value for key, value in findings.data.items() if key != "class_names"}
     run = {key: value for key, value in findings.run.items() if key != "seconds"}
+    if isinstance(where := run.get("configuration"), Mapping):
+        # The lines of its gates are for exports.
+        run["configuration"] = where.get("path", "")
     parts: Pairs = [("Data", pairs(data)), ("Model", pairs(findings.model)), ("Run", pairs(run))]
     parts.append(("Findings schema", findings.schema_version))
     return [(label, value) for label, value in parts if value]
