@@ -200,6 +200,12 @@ class AuditConfig(_Strict):
             raise ConfigError(
                 "a configuration as keys and values", f"{type(values).__name__}", "Start with 'data: digits'."
             )
+        if section := next((key for key in ("predictions", "model") if key in values), ""):
+            raise ConfigError(
+                "a configuration that trains models or reads signals",
+                f"a section {section!r}",
+                f"Run 'memberscope audit FILE.yaml', or call audit_{section} in Python.",
+            )
         try:
             config = cls.model_validate(dict(values))
         except ValidationError as error:

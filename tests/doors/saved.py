@@ -73,7 +73,5 @@ def write_long(path: Path, made: dict[str, Any], row: int = 0, *, top: int | Non
         table = csv.writer(file)
         table.writerow(["id", "label", "member", "class", "value"])
         for k, c in pairs:
-            table.writerow(
-                [made["ids"][k], made["labels"][k], int(made["members"][row, k]), c, repr(float(p[k, c]))]
-            )
+            table.writerow([made["ids"][k], made["labels"][k], int(made["members"][row, k]), c, repr(float(p[k, c]))])
     return path

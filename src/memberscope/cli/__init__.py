@@ -8,7 +8,11 @@ import sys
 from collections.abc import Sequence
 
 # Options that take several values, and what such a value looks like.
-_SEVERAL = {"--target": re.compile(r"\d+"), "--rows": re.compile(r"[\w+,][\w+,-]*")}
+_SEVERAL = {
+    "--target": re.compile(r"\d+"),
+    "--rows": re.compile(r"[\w+,][\w+,-]*"),
+    "--reference-predictions": re.compile(r"[^-].*"),
+}
 
 
 def several_values(arguments: Sequence[str]) -> list[str]:

@@ -69,6 +69,18 @@ def audit(
     signals: Annotated[
         Path | None, typer.Option(help="Saved outputs (.npz) instead of a configuration.", show_default=False)
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="Saved predictions of one model (CSV, NPZ, Parquet).", show_default=False),
+    ] = None,
+    reference_predictions: Annotated[
+        list[Path] | None,
+        typer.Option("--reference-predictions", help="Files of reference models on the same ids.", show_default=False),
+    ] = None,
+    membership: Annotated[
+        Path | None,
+        typer.Option(help="Table of ids and a column a file, for predictions without one.", show_default=False),
+    ] = None,
     target: Annotated[
         list[int] | None, typer.Option("--target", help="Rows to audit, such as --target 0 3. Default: all rows.")
     ] = None,
@@ -99,17 +111,29 @@ def audit(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Audit models: train a pool as a configuration says, or judge saved outputs.
+    """Audit models: saved predictions, a saved model, or a pool trained as a configuration says.
 
     \b
     Examples:
+      memberscope audit --predictions mine.csv
+      memberscope audit --predictions mine.csv --reference-predictions ref1.csv ref2.csv
+      memberscope audit model.yaml
       memberscope audit examples/location30.yaml
       memberscope audit --signals outputs.npz --target 0 --gate 'tpr@0.01<0.05'
       memberscope audit --signals outputs.npz --json > findings.json
       memberscope audit examples/location30.yaml --shard 2/8
     """
-    from memberscope.cli.show import audit_shard, finish, run_audit
+    from memberscope.cli.show import audit_shard, finish, is_door, run_audit, run_door
 
+    if predictions is not None or reference_predictions or membership is not None or is_door(config):
+        refused = {"--signals": signals, "--target": target, "--data": data, "--precision": precision, "--shard": shard}
+        findings, folder = run_door(
+            config, predictions, references=reference_predictions or [], membership=membership, refused=refused,
+            attacks=attack, gates=gate or [], out=out, seed=seed, workers=workers,
+            write=not json or out is not None, quiet=quiet,
+        )  # fmt: skip
+        finish(findings, folder, json=json)
+        return
     if shard is not None:
         audit_shard(
             config, shard, out=out, seed=seed, workers=workers, data=data, precision=precision, json=json, quiet=quiet

@@ -136,6 +136,63 @@ def run_audit(
     return run(AuditConfig.parse(values), base=base, source=config, quiet=quiet), folder if keep else None
 
 
+def run_door(
+    config: Path | None,
+    predictions: Path | None,
+    *,
+    references: Sequence[Path],
+    membership: Path | None,
+    refused: dict[str, Any],
+    attacks: Sequence[str] | None,
+    gates: Sequence[str],
+    out: Path | None,
+    seed: int | None,
+    workers: int | None,
+    write: bool,
+    quiet: bool,
+) -> tuple[Findings, Path | None]:
+    """Findings of saved predictions or of a saved model, and the folder they were written to, None if nowhere.
+
+    ``refused`` are options that mean nothing here, with their values.
+    """
+    from memberscope.config import read_yaml
+    from memberscope.doors.configured import DoorConfig, audit_configured
+
+    wrong = next((name for name, value in refused.items() if value), "")
+    alone = predictions is None and (references or membership is not None)
+    if wrong or (config is not None and predictions is not None) or alone:
+        raise ConfigError(
+            "--predictions FILE, or a configuration with predictions: or model:",
+            f"{wrong or 'a configuration'} beside it" if wrong or config else "references without --predictions",
+            f"Leave {wrong or 'one of them'} out." if wrong or config else "Name the target's file in --predictions.",
+        )
+    if config is not None:
+        values, stem, base = dict(read_yaml(config, "a configuration")), config.stem, config.parent
+    else:
+        assert predictions is not None
+        values, stem, base = {"predictions": {"path": str(predictions)}}, predictions.stem, Path()
+        values["predictions"]["references"] = [str(path) for path in references]
+        values["predictions"]["membership"] = None if membership is None else str(membership)
+    given = DoorConfig.parse(values).model_dump()
+    given["gate"] = [*given["gate"], *(parse_gate(text).model_dump() for text in gates)]
+    folder = out or (Path(given["out"]) if given["out"] else Path("runs") / (given["name"] or stem))
+    keep = write or given["out"] is not None
+    changes = {"attacks": list(attacks) if attacks else None, "seed": seed, "workers": workers}
+    given |= {key: value for key, value in changes.items() if value is not None}
+    given["out"] = str(folder) if keep else None
+    findings = audit_configured(DoorConfig.parse(given), base=base, name=stem, quiet=quiet)
+    return findings, folder if keep else None
+
+
+def is_door(config: Path | None) -> bool:
+    """Whether a configuration audits saved predictions or a saved model."""
+    if config is None or config.suffix.lower() not in (".yaml", ".yml") or not config.is_file():
+        return False
+    from memberscope.doors.configured import is_door as has_section
+
+    return has_section(config)
+
+
 def audit_shard(
     config: Path | None,
     shard: str,

@@ -286,6 +286,8 @@ def _wrong_length(path: Path, line: int, wanted: int, got: int, dialect: Dialect
     hint = (
         " If numbers have decimal commas, separate the fields by semicolons or quote the numbers."
         if dialect.delimiter == "," and got > wanted
+        else " Its fields may be separated by another character than those of other lines."
+        if got == 1
         else ""
     )
     return DataError(f"{wanted} fields in line {line} of {path}", f"{got}", f"Mend the line.{hint}")

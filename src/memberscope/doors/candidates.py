@@ -91,6 +91,9 @@ def side(given: Any, what: str) -> Candidates:
         plain = names == tuple(str(k) for k in range(len(names)))
         labels: NDArray[Any] = given.labels if plain else np.array(names)[given.labels]
         inputs, ids = given.inputs, given.ids
+        if np.array_equal(ids, np.arange(len(ids)).astype(np.str_)):
+            # Row numbers stand for ids that the data do not have; both sides would have the same.
+            ids = _numbered(what.removesuffix("s"), len(ids))
         class_names, features = names, given.feature_names
     else:
         if not isinstance(given, tuple | list) or not 2 <= len(given) <= 3:

@@ -128,8 +128,8 @@ class DoorConfig(_Strict):
             first = error.errors()[0]
             place = [str(part) for part in first["loc"]]
             if first["type"] == "extra_forbidden":
-                section: type[BaseModel] = {"predictions": PredictionsChoice, "model": ModelChoice}.get(place[0], cls)
-                known = sorted((section if len(place) > 1 else cls).model_fields)
+                sections: dict[str, type[BaseModel]] = {"predictions": PredictionsChoice, "model": ModelChoice}
+                known = sorted((sections.get(place[0], cls) if len(place) > 1 else cls).model_fields)
                 raise ConfigError(
                     f"keys{f' in {place[0]}' if len(place) > 1 else ''} among {', '.join(known)}",
                     f"unknown key {place[-1]!r}{nearest(place[-1], known)}",

@@ -103,7 +103,7 @@ def audit_model(
         raise ConfigError("0 references or more", str(references), "Give a number, or leave it out.")
     clock = Clock()
     given = candidates(members, nonmembers)
-    target = as_target(model, ask=ask, batch_size=batch_size, device=device, classes=tuple(class_names) or None)
+    target = as_target(model, ask=ask, batch_size=batch_size, device=device)
     folder = None if out is None else Path(out)
     called = name or target.name
     with clock("ask"):

@@ -116,13 +116,13 @@ class OnnxFile:
 def _output(session: Any, wanted: str | None, path: Path) -> str:
     """The output of scores if there is one, else that of predicted classes."""
     outputs = session.get_outputs()
-    names = [each.name for each in outputs]
+    names = [str(each.name) for each in outputs]
     if wanted is not None:
         if wanted not in names:
             raise DataError(f"an output of {path} among {', '.join(names)}", repr(wanted), "Mend the name.")
         return wanted
-    floats = [each.name for each in outputs if each.type in ("tensor(float)", "tensor(double)", "tensor(float16)")]
-    maps = [each.name for each in outputs if each.type.startswith("seq(map(")]
+    floats = [str(each.name) for each in outputs if each.type in ("tensor(float)", "tensor(double)", "tensor(float16)")]
+    maps = [str(each.name) for each in outputs if each.type.startswith("seq(map(")]
     named = [name for name in floats if any(word in name.lower() for word in ("prob", "logit", "score", "output"))]
     if maps:
         raise DataError(
@@ -134,7 +134,7 @@ def _output(session: Any, wanted: str | None, path: Path) -> str:
         return named[0] if named else floats[0]
     if floats:
         raise DataError(f"one output of scores in {path}", ", ".join(floats), "Name the one to ask in output=.")
-    classes = [each.name for each in outputs if each.type in ("tensor(int64)", "tensor(int32)", "tensor(string)")]
+    classes = [str(each.name) for each in outputs if each.type in ("tensor(int64)", "tensor(int32)", "tensor(string)")]
     if len(classes) != 1:
         raise DataError(f"an output of scores or classes in {path}", ", ".join(names), "Export it with one.")
     return classes[0]

@@ -263,15 +263,15 @@ def _from_long(table: Table, folder: Path | None) -> Predictions:
             )
         scores[row, column] = lines["value"][where]
     every = np.array(ids.words(), np.str_)
-    order = sorted(range(len(names)), key=lambda k: _by_number(names[k]))
-    if order != list(range(len(names))):
+    rising = sorted(range(len(names)), key=lambda k: _by_number(names[k]))
+    if rising != list(range(len(names))):
         for where in pieces(n, 1 << 16):
-            scores[where] = scores[where][:, order]
+            scores[where] = scores[where][:, rising]
     values_of = {name: np.array(codes.words(), np.str_)[known[:n]] for name, (codes, known) in attributes.items()}
     return Predictions(
         path,
         every,
-        tuple(names[k] for k in order),
+        tuple(names[k] for k in rising),
         scores,
         None,
         _labels(values_of[columns.label], every, path) if columns.label else None,
