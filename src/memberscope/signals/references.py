@@ -44,9 +44,13 @@ def design(signals: Signals) -> Design:
     """The membership design, found from the membership itself."""
     key = ("design",)
     if key not in signals.cache:
-        members = signals.members[:, ~signals.population]
+        members = signals.members
+        if signals.population.any():
+            members = members[:, ~signals.population]
         packed = np.packbits(members, axis=1)
-        complement = np.packbits(~members, axis=1)
+        # The bits that fill the last byte are zeros on both sides.
+        complement = ~packed
+        complement[:, -1] &= np.packbits(np.ones((members.shape[1] - 1) % 8 + 1, np.bool_))[0]
         rows: dict[bytes, list[int]] = {}
         for row, bits in enumerate(packed):
             rows.setdefault(bits.tobytes(), []).append(row)
