@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from memberscope import large
 from memberscope.attacks import ATTACKS, AttackR
-from memberscope.auditing import Plan, examine
+from memberscope.auditing import Plan, examine, scoring
 from memberscope.signals import derive, once
 from memberscope.training.native import kernels
 from memberscope.types import Signals
@@ -153,3 +154,26 @@ def test_a_trend_is_numpys_interpolation() -> None:
         x = np.concatenate([rng.normal(size=500, scale=2), trend.knots, [np.nan]])
         expected = np.where(np.isnan(x), np.nan, np.interp(x, trend.knots, trend.values))
         np.testing.assert_array_equal(trend(x), expected)
+
+
+def test_phi_is_written_straight_into_the_file_that_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(large, "IN_MEMORY", 0)
+    plain, kept = logits(5, 2, 3.0, 11), replace(logits(5, 2, 3.0, 11), folder=tmp_path)
+    derive.prepare(kept, [1.0, 4.0], [1])
+    files = sorted((tmp_path / "derived").iterdir())
+    assert len(files) == 2 and not any(path.name.startswith(".") for path in files)
+    again = replace(logits(5, 2, 3.0, 11), folder=tmp_path)
+    for temperature in (1.0, 4.0):
+        expected = derive.scaled_logits(plain, temperature)
+        np.testing.assert_array_equal(derive.scaled_logits(kept, temperature), expected)
+        np.testing.assert_array_equal(derive.scaled_logits(again, temperature), expected)
+    assert sorted((tmp_path / "derived").iterdir()) == files
+
+
+def test_outputs_read_once_give_the_same_findings(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(attacks=["loss", "rmia_offline", "rmia_online", "base"])
+    first, second = (leak_world(6, 900, 5, np.random.default_rng(7), 2.0).signals for _ in range(2))
+    expected = examine(first, plan).findings
+    monkeypatch.setattr(scoring, "_SCATTERED", 0)
+    assert examine(second, plan).findings == expected
+    assert {key[1] for key in second.cache if key[0] == "phi"} == {1.0, 2.0, 4.0}
