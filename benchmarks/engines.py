@@ -2,11 +2,11 @@
 
     python benchmarks/engines.py [--quick] [--json] [--rounds 3] [--models 24] [--log benchmarks/engines_measured.json]
 
-Efficiency of n workers: the models' own training seconds, summed, over n times the wall time of ``train_pool``; what
-is missing are start-up, transport, writing and waiting at the end. The rows: two processes against one, and two Ray
-nodes (127.0.0.2 and 127.0.0.3, one processor each) against two processes, as the ratio of their efficiencies (target
-0.9). The Ray cluster and the processes are warm: what is timed is the pool. ``--log`` writes what was measured, a
-model's seconds and the wall time of every run, from which ``scale_plan.py`` is tested.
+The rows: two processes against one, and two Ray nodes (127.0.0.2 and 127.0.0.3, one processor each) against two
+processes (target 0.9), each as the ratio of models trained a second and worker, by the wall time of ``train_pool``:
+start-up, transport, writing and waiting at the end are in it. The Ray cluster and the processes are warm: what is timed
+is the pool. ``--log`` writes what was measured, a model's seconds and the wall time of every run, from which
+``scale_plan.py`` is tested.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Run:
     wall: float
 
     @property
-    def efficiency(self) -> float:
-        """Share of the workers' time that went into training."""
-        return sum(self.seconds) / (self.workers * self.wall)
+    def rate(self) -> float:
+        """Models trained in a second of one worker."""
+        return len(self.seconds) / (self.workers * self.wall)
 
 
 def train(engine: Engine, workers: int, models: int, epochs: int) -> Run:
@@ -81,18 +81,29 @@ def measure(rounds: int, models: int, epochs: int) -> list[Run]:
 
 
 def rows(runs: list[Run]) -> list[Result]:
-    """Efficiencies, ours of the right-hand side."""
+    """Rates, ours of the side that is named first."""
     by_name = {name: [run for run in runs if run.engine == name] for name in ("serial", "processes", "ray")}
     results = []
     for name, theirs, ours, target in (
-        ("two processes, efficiency against one", "serial", "processes", None),
-        ("two Ray nodes, efficiency against two processes", "processes", "ray", TARGET),
+        ("two processes against one", "serial", "processes", None),
+        ("two Ray nodes against two processes", "processes", "ray", TARGET),
     ):
-        left, right = ([run.efficiency for run in by_name[side]] for side in (ours, theirs))
+        left, right = ([run.rate for run in by_name[side]] for side in (ours, theirs))
         ratio, low, high = quartiles([one / other for one, other in zip(left, right, strict=True)])
         note = f"wall {np.median([run.wall for run in by_name[ours]]):.1f} s"
         results.append(
-            Result(name, float(np.median(left)), float(np.median(right)), "share", ratio, low, high, target, None, note)
+            Result(
+                name,
+                float(np.median(left)),
+                float(np.median(right)),
+                "models/s and worker",
+                ratio,
+                low,
+                high,
+                target,
+                None,
+                note,
+            )
         )
     return results
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from memberscope.errors import ConfigError, PoolError
@@ -58,6 +61,24 @@ def end_oneself(value: int) -> int:
 
 def refuse(value: int) -> int:
     raise ConfigError("a", f"b {value}", "C.")
+
+
+def faults_of_an_allocation(megabytes: int) -> int:
+    """Pages of memory that the system hands out while one that was freed is allocated and filled again."""
+    torch.ones(megabytes << 18)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(megabytes << 18)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_a_worker_keeps_its_memory() -> None:
+    ours = next(iter(Processes(1).run(faults_of_an_allocation, [100])))
+    code = "from test_training_engines import faults_of_an_allocation as f; print(f(100))"
+    plain = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    assert ours < 100 and int(plain.stdout) > 1000
 
 
 @pytest.mark.parametrize("engine", [Serial(), Processes(2), Backwards()], ids=lambda engine: engine.name)

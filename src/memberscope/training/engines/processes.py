@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from memberscope.errors import ConfigError
 from memberscope.training.engines.faults import Attempts, kernel_kills, out_of_memory
+from memberscope.training.engines.memory import keep_memory
 from memberscope.training.engines.sharing import Rebuild, Sharing
 
 T = TypeVar("T")
@@ -199,6 +200,7 @@ def _guarded(function: Callable[[T], R], parent: int, task: T) -> R:
         os._exit(1)
     if not any(thread.name == _WATCH for thread in threading.enumerate()):
         threading.Thread(target=_watch, args=(parent,), name=_WATCH, daemon=True).start()
+        keep_memory()
     return function(task)
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from memberscope.errors import ConfigError, MissingExtraError, PoolError
 from memberscope.training.engines.faults import RETRIES, Attempts, out_of_memory
+from memberscope.training.engines.memory import keep_memory
 from memberscope.training.engines.processes import check_workers
 from memberscope.training.native import PLAIN, SWITCH
 
@@ -176,6 +177,7 @@ def _import() -> Any:
 
 
 def _call(function: Callable[[Any], Any], task: Any) -> Any:
+    keep_memory()
     return function(task)
 
 
