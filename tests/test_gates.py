@@ -16,7 +16,8 @@ import audits
 import memberscope as ms
 from commands import command
 from memberscope.auditing import Examination, Plan, examine
-from memberscope.auditing.gates import judge_gates, pooled, rejudge
+from memberscope.auditing.figures import pooled
+from memberscope.auditing.gates import judge_gates, rejudge
 from memberscope.auditing.looks import why_go_on
 from memberscope.cli.show import gates_of, parse_gate
 from memberscope.errors import ConfigError, MemberscopeError
@@ -319,4 +320,7 @@ def test_gate_command_keeps_the_verdict_if_asked(tmp_path: Path, capsys: pytest.
     assert command(["gate", str(folder), "--gate", "auc<0.6", "--write"], capsys)[0] == 1
     found = ms.read_findings(folder)
     assert found.verdict == "fail" and found.gates[0].sentence in (folder / "report.html").read_text()
+    assert command(["export", str(folder), "--format", "junit"], capsys)[0] == 0
+    assert command(["gate", str(folder), "--gate", "auc<0.99", "--write"], capsys)[0] == 0
+    assert "<failure" not in (folder / "exports/junit.xml").read_text()
     assert command(["verify", str(folder)], capsys)[0] == 0

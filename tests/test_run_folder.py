@@ -198,7 +198,7 @@ def test_a_manifest_of_before_says_what_it_does_not_cover_and_is_completed_by_a_
     files = {name: sha256_file(folder / name) for name in names}
     path.write_text(json.dumps({"schema_version": "1.0", "memberscope": "0.1.0", "files": files}))
     found = verify(folder)
-    assert {problem.kind for problem in found.problems} == {"uncovered"} and not found.digest
+    assert {problem.kind for problem in found.problems} == {"uncovered"} and not found.digest and found.status == 3
     assert "records.csv" in {problem.path for problem in found.problems}
     edit(folder / "config.yaml", "limit: 0.6", "limit: 0.9")
     report(folder)

@@ -96,7 +96,7 @@ def test_exit_status_junit_and_sarif_of_each_verdict(
 
 
 def test_workflow_calls_only_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    workflow = yaml.safe_load((ROOT / "examples/github-workflow.yaml").read_text())
+    workflow = yaml.safe_load((ROOT / "examples/github-workflow.yml").read_text())
     steps = workflow["jobs"]["audit"]["steps"]
     lines = "\n".join(step.get("run", "") for step in steps).replace("\\\n", " ").splitlines()
     calls = [line.split() for line in lines if line.strip().startswith("memberscope ")]

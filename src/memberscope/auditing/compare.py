@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from memberscope.auditing.gates import bounds_of, figure_of, pooled, row_bounds, row_figure, unlike
+from memberscope.auditing.figures import bounds_of, figure_of, pooled, row_bounds, row_figure, unlike
 from memberscope.statistics.difference import difference
 from memberscope.types import Figure, Findings
 from memberscope.types.base import Model

@@ -11,14 +11,13 @@ from typing import Any
 
 import typer
 
-from memberscope.auditing.gates import rejudge
 from memberscope.cli.show import EXIT, gates_of
 from memberscope.errors import ConfigError, PoolError, nearest
 from memberscope.exports import FORMATS, Exported
 from memberscope.run_folder import (
     digest_of,
     export_run,
-    read_baselines,
+    judged,
     read_findings,
     verify,
     write_judged,
@@ -35,14 +34,13 @@ def judge_again(run: Path, texts: Sequence[str], baseline: Path | None, *, write
         raise ConfigError(
             "a gate to judge the run by", "a run without one", "Give one, such as --gate 'tpr@0.01<0.05'."
         )
-    base = run if run.is_dir() else run.parent
     if write:
         if not run.is_dir():
             raise PoolError("the folder of a run with --write", str(run), "Name the folder, not its findings.json.")
-        findings, digest = write_judged(run, gates, base=base)
+        findings, digest = write_judged(run, gates)
         print(f"Digest: {digest}", file=sys.stderr)
     else:
-        findings = rejudge(findings, gates, read_baselines(gates, base))
+        findings = judged(run, gates)
     if json:
         results = [result.model_dump(mode="json") for result in findings.gates]
         status = EXIT[findings.verdict]
@@ -55,21 +53,21 @@ def judge_again(run: Path, texts: Sequence[str], baseline: Path | None, *, write
 
 
 def verify_run(run: Path, digest: str | None, *, json: bool) -> None:
-    """Verify, print, and leave with 0 if every file is as it was written, else 1."""
+    """Verify, print, and leave with 0 if every file is as it was written, 1 if not, 3 if some cannot be told."""
     found = verify(run, digest)
     if json:
         problems = [vars(problem) for problem in found.problems]
         values: dict[str, Any] = {"ok": found.ok, "digest": found.digest, "files": found.files, "problems": problems}
         typer.echo(json_module.dumps(values, indent=1))
     else:
-        typer.echo(found.sentence)
-        for problem in found.problems:
+        typer.echo(fill(found.sentence, 78))
+        for problem in found.problems if found.status == 1 else ():
             typer.echo(f"  {problem.kind}: {problem.sentence}")
         if found.digest:
             typer.echo(f"Digest: {found.digest}")
             if digest is None and found.ok:
                 typer.echo("Compare it with the digest that the audit printed, or give that as --digest.")
-    raise typer.Exit(0 if found.ok else 1)
+    raise typer.Exit(found.status)
 
 
 def export_formats(

@@ -57,6 +57,8 @@ def verify(
 ) -> None:
     """Check every file of a run against its manifest: exit status 0 if all are as written, 1 if not.
 
+    3 where the manifest of an older version does not name every file.
+
     \b
     Examples:
       memberscope verify runs/demo

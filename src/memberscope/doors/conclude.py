@@ -19,7 +19,7 @@ from memberscope.auditing.why import ANALYSES, Material, analyse
 from memberscope.config import AuditConfig
 from memberscope.errors import DataError
 from memberscope.files import sha256_arrays, sha256_file, sha256_json, write_json, write_npy, writer_lock
-from memberscope.run_folder import write_run
+from memberscope.run_folder import read_baselines, write_run
 from memberscope.signals.derive import scaled_logits_row
 from memberscope.text import percent
 from memberscope.types import Access, CheckResult, Dataset, Findings, Gate, Signals
@@ -96,7 +96,8 @@ def conclude(signals: Signals, wanted: Wanted, story: Story, dataset: Dataset | 
     """
     facts = {key: dict(value) for key, value in story.facts.items()}
     facts["run"] = _versions() | facts.get("run", {})
-    plan = Plan(wanted.name, [0], wanted.attacks, wanted.gates, wanted.seed, facts)
+    baselines = read_baselines(wanted.gates)
+    plan = Plan(wanted.name, [0], wanted.attacks, wanted.gates, wanted.seed, facts, baselines=baselines)
     with story.clock("audit"), threadpool_limits(1, "openmp"):
         found = examine(signals, plan, dataset=dataset, quiet=wanted.quiet)
     with story.clock("analyses"):

@@ -78,7 +78,7 @@ def rank(signals: Signals, records: Records, wanted: Wanted, story: Story, *, ca
         write_text(wanted.out / "config.yaml", write_yaml(wanted.config))
         _write_records(wanted, records, scores, ranking)
         write_text(wanted.out / "findings.json", as_json(findings))
-        report(wanted.out, dataset=records.dataset)
+        report(wanted.out, dataset=records.dataset, anew=True)
     return findings
 
 

@@ -69,8 +69,10 @@ class Format:
         file: name of the file within ``exports/`` of a run.
         about: what it is, in a few words.
         write: writes a run to a place and says where it is.
+        judged: whether the verdict stands in the file.
     """
 
     file: str
     about: str
     write: Callable[[Run, str, Exported], str]
+    judged: bool = True

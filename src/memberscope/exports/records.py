@@ -34,8 +34,8 @@ def write_parquet(run: Run, out: str, options: Exported) -> str:
     except ImportError as error:
         raise MissingExtraError.of("pyarrow", "parquet", "Parquet") from error
     path = _source(run)
-    with path.open(encoding="utf-8", newline="") as file:
-        names = file.readline().strip().split(",")
+    with path.open(encoding="utf-8", newline="") as lines:
+        names = lines.readline().strip().split(",")
     types: dict[str, Any] = {name: pa.type_for_alias(_TYPES.get(name, "float64")) for name in names}
     convert = arrow_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False)
     parse = arrow_csv.ParseOptions(newlines_in_values=True)

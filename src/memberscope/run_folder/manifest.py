@@ -48,8 +48,19 @@ class Verification:
         return not self.problems
 
     @property
+    def status(self) -> int:
+        """Of the command: 0, 1 if something differs, 3 if an older manifest leaves files out and nothing differs."""
+        return 0 if self.ok else 3 if all(problem.kind == "uncovered" for problem in self.problems) else 1
+
+    @property
     def sentence(self) -> str:
         """The result in one sentence."""
+        if self.status == 3:
+            return (
+                f"The {self.files} files that the manifest names are as the audit wrote them; {len(self.problems)} "
+                "others are not covered, because an older version wrote it: 'memberscope report RUN' takes them in "
+                "as they are."
+            )
         if self.ok:
             return f"All {self.files} files are as the audit wrote them."
         count = len(self.problems)

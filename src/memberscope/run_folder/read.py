@@ -8,9 +8,10 @@ from pathlib import Path
 from memberscope.auditing.gates import rejudge
 from memberscope.config import AuditConfig
 from memberscope.errors import ConfigError, MemberscopeError, PoolError
+from memberscope.exports import FORMATS, Exported
 from memberscope.files import read_json, write_text, writer_lock
-from memberscope.run_folder.manifest import seal
-from memberscope.run_folder.write import as_json, write_report
+from memberscope.run_folder.manifest import digest_of, seal
+from memberscope.run_folder.write import as_json, export_run, write_report
 from memberscope.types import Dataset, Findings, Gate
 
 
@@ -32,12 +33,12 @@ def read_findings(path: str | Path) -> Findings:
         ) from error
 
 
-def read_baselines(gates: Iterable[Gate], base: Path | None = None) -> dict[str, Findings]:
+def read_baselines(gates: Iterable[Gate], *bases: Path | None) -> dict[str, Findings]:
     """The findings that regressions compare with, by ``gate.baseline``.
 
     Args:
         gates: of a plan.
-        base: where relative paths are sought, after the working directory.
+        bases: folders where relative paths are sought, after the working directory.
 
     Raises:
         ConfigError: a baseline is not there.
@@ -47,7 +48,7 @@ def read_baselines(gates: Iterable[Gate], base: Path | None = None) -> dict[str,
     for gate in gates:
         if gate.baseline is None or gate.baseline in found:
             continue
-        places = [Path(gate.baseline).expanduser(), (base or Path()) / gate.baseline]
+        places = [Path(gate.baseline).expanduser(), *(base / gate.baseline for base in bases if base is not None)]
         path = next((place for place in places if place.exists()), None)
         if path is None:
             raise ConfigError(
@@ -59,25 +60,46 @@ def read_baselines(gates: Iterable[Gate], base: Path | None = None) -> dict[str,
     return found
 
 
-def write_judged(folder: Path, gates: list[Gate], *, base: Path | None = None) -> tuple[Findings, str]:
-    """Judge a run by other gates and write its findings and its report again.
+def judged(run: Path, gates: list[Gate]) -> Findings:
+    """A run's findings judged by other gates; relative baselines are sought as the audit sought them, then in the run.
+
+    Raises:
+        MemberscopeError: the run or a baseline cannot be read, or a gate cannot be judged on it.
+    """
+    findings = read_findings(run)
+    place = findings.run.get("configuration")
+    beside = Path(str(place.get("path", ""))).parent if isinstance(place, dict) else None
+    return rejudge(findings, gates, read_baselines(gates, beside, run if run.is_dir() else run.parent))
+
+
+def write_judged(folder: Path, gates: list[Gate]) -> tuple[Findings, str]:
+    """Judge a run by other gates and write its findings, its report and the exports in its folder again.
 
     Returns:
         The findings and the folder's new digest.
     """
-    findings = rejudge(read_findings(folder), gates, read_baselines(gates, base))
+    findings = judged(folder, gates)
     with writer_lock(folder):
         write_text(folder / "findings.json", as_json(findings))
         write_report(folder, findings, _dataset_of(folder, findings))
         names = ("findings.json", "report.html")
-        return findings, seal(folder, [folder / name for name in names], [folder / "report.html"])
+        seal(folder, [folder / name for name in names], [folder / "report.html"])
+    # The verdict stands in them too.
+    stale = [name for name, known in FORMATS.items() if (folder / "exports" / known.file).exists() and known.judged]
+    export_run(folder, findings, [Exported.model_validate(name) for name in stale])
+    return findings, digest_of(folder)
 
 
-def report(folder: str | Path, *, dataset: Dataset | None = None) -> Path:
+def report(folder: str | Path, *, dataset: Dataset | None = None, anew: bool = False) -> Path:
     """Write a run's report again from its findings, without computing anything anew.
 
     The records are loaded again for pictures if the run's configuration says from where and they are there. Of the
     manifest, only what is said of the report changes: what was altered in the folder meanwhile is not blessed.
+
+    Args:
+        folder: of the run.
+        dataset: the records, where they are at hand.
+        anew: whether the caller has just written the folder, so that every file is sealed as it is.
 
     Returns:
         The path of report.html.
@@ -91,7 +113,7 @@ def report(folder: str | Path, *, dataset: Dataset | None = None) -> Path:
     path = folder / "report.html"
     with writer_lock(folder):
         write_report(folder, findings, dataset)
-        seal(folder, [path], [path])
+        seal(folder, None if anew else [path], [path])
     return path
 
 
