@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import junitparser
+import numpy as np
 import pytest
 import yaml
 
@@ -93,6 +94,37 @@ def test_exit_status_junit_and_sarif_of_each_verdict(
         assert result["ruleId"] == ("gate-regression" if "baseline" in gate else "gate-limit")
     assert command(["verify", f"runs/{name}"], capsys)[0] == 0
     assert command(["gate", f"runs/{name}"], capsys)[0] == status
+
+
+def test_saved_predictions_have_gates_baselines_and_exports_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("privacy").mkdir()
+    for name, leak in (("clean", 0.0), ("leaky", 3.0)):
+        found = audits.signals(leak, models=2, seed=4)
+        scores = np.asarray(found.outputs[0])[:, 0]
+        parts = [found.ids, found.labels, found.members[0].astype(int), *scores.T]
+        header = "id,label,member," + ",".join(str(k) for k in range(audits.CLASSES))
+        lines = [header, *(",".join(map(str, row)) for row in zip(*parts, strict=True))]
+        Path(f"privacy/{name}.csv").write_text("\n".join(lines) + "\n")
+        out = f"privacy/{name}"
+        assert command(["audit", "--predictions", f"privacy/{name}.csv", "--out", out, "--quiet"], capsys)[0] == 0
+    gate = {"metric": "auc", "baseline": "clean", "worse_by": 0.05}
+    values = {"predictions": "leaky.csv", "analyses": "none", "gate": gate, "exports": "sarif", "out": "runs/x"}
+    Path("privacy/audit.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    status, _, err = command(["audit", "privacy/audit.yaml", "--quiet"], capsys)
+    assert status == 1, err
+    log = json.loads(Path("runs/x/exports/memberscope.sarif").read_text())
+    jsonschema.validate(log, SCHEMA)
+    place = log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+    line = Path(place["artifactLocation"]["uri"]).read_text().splitlines()[place["region"]["startLine"] - 1]
+    assert "metric: auc" in line
+    assert command(["verify", "runs/x"], capsys)[0] == 0
+    arguments = ["audit", "--predictions", "privacy/leaky.csv", "--baseline", "privacy/clean", "--quiet", "--json"]
+    status, out, _ = command([*arguments, "--gate", "auc<+0.05"], capsys)
+    assert (status, json.loads(out)["gates"][0]["gate"]["baseline"]) == (1, "privacy/clean")
+    assert command([*arguments[:3], "--baseline", "nowhere", "--quiet"], capsys)[0] == 2
 
 
 def test_workflow_calls_only_commands_and_options_that_exist(capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,7 +129,7 @@ def audit(
         refused = {"--signals": signals, "--target": target, "--data": data, "--precision": precision, "--shard": shard}
         findings, folder = run_door(
             config, predictions, references=reference_predictions or [], membership=membership, refused=refused,
-            attacks=attack, gates=gate or [], out=out, seed=seed, workers=workers,
+            attacks=attack, gates=gate or [], baseline=baseline, out=out, seed=seed, workers=workers,
             write=not json or out is not None, quiet=quiet,
         )  # fmt: skip
         finish(findings, folder, json=json)

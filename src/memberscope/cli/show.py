@@ -145,6 +145,7 @@ def run_door(
     refused: dict[str, Any],
     attacks: Sequence[str] | None,
     gates: Sequence[str],
+    baseline: Path | None = None,
     out: Path | None,
     seed: int | None,
     workers: int | None,
@@ -174,13 +175,13 @@ def run_door(
         values["predictions"]["references"] = [str(path) for path in references]
         values["predictions"]["membership"] = None if membership is None else str(membership)
     given = DoorConfig.parse(values).model_dump()
-    given["gate"] = [*given["gate"], *(parse_gate(text).model_dump() for text in gates)]
+    given["gate"] = [*given["gate"], *(gate.model_dump() for gate in gates_of(gates, baseline))]
     folder = out or (Path(given["out"]) if given["out"] else Path("runs") / (given["name"] or stem))
     keep = write or given["out"] is not None
     changes = {"attacks": list(attacks) if attacks else None, "seed": seed, "workers": workers}
     given |= {key: value for key, value in changes.items() if value is not None}
     given["out"] = str(folder) if keep else None
-    findings = audit_configured(DoorConfig.parse(given), base=base, name=stem, quiet=quiet)
+    findings = audit_configured(DoorConfig.parse(given), base=base, name=stem, source=config, quiet=quiet)
     return findings, folder if keep else None
 
 

@@ -16,6 +16,8 @@ from memberscope.doors.model import audit_model
 from memberscope.doors.outputs import Kind
 from memberscope.doors.predictions import audit_predictions
 from memberscope.errors import ConfigError, nearest
+from memberscope.exports import Exported
+from memberscope.run_folder import export_run, read_baselines
 from memberscope.targets.estimator import Estimator, load_skops
 from memberscope.targets.module import Module, load_weights
 from memberscope.targets.onnx_file import OnnxFile
@@ -94,6 +96,7 @@ class DoorConfig(_Strict):
     attacks: list[str] | Literal["all"] = "all"
     analyses: list[str] | Literal["all", "none"] = "all"
     gate: list[Gate] = Field(default_factory=list)
+    exports: list[Exported] = Field(default_factory=list)
     seed: int = Field(default=0, ge=0)
     workers: int | None = Field(default=None, ge=1)
     out: str | None = None
@@ -105,6 +108,8 @@ class DoorConfig(_Strict):
             values = dict(values)
             if isinstance(values.get("gate"), Mapping):
                 values["gate"] = [values["gate"]]
+            if isinstance(values.get("exports"), str | Mapping):
+                values["exports"] = [values["exports"]]
             if isinstance(values.get("predictions"), str):
                 values["predictions"] = {"path": values["predictions"]}
         return values
@@ -146,16 +151,34 @@ def is_door(path: Path) -> bool:
 
 
 def audit_configured(
-    config: DoorConfig, *, base: Path | None = None, name: str = "audit", quiet: bool = True
+    config: DoorConfig, *, base: Path | None = None, name: str = "audit", source: Path | None = None, quiet: bool = True
 ) -> Findings:
-    """Do what a configuration with a section ``predictions`` or ``model`` says.
+    """Do what a configuration with a section ``predictions`` or ``model`` says, exports included.
 
     Args:
         config: validated.
         base: where relative paths are sought if they are not here.
         name: of the audit unless the configuration says one.
+        source: the file that the configuration was read from, at whose lines exports point.
         quiet: show no progress.
     """
+    if config.exports and config.out is None:
+        raise ConfigError("a run folder, which exports are written from", "no 'out'", "Add 'out: runs/NAME'.")
+    gates = [
+        g if g.baseline is None else g.model_copy(update={"baseline": str(_found(g.baseline, base))})
+        for g in config.gate
+    ]
+    # Before the model is asked anything: a baseline that is not there would only be missed at the end.
+    read_baselines(gates)
+    findings = _audited(config.model_copy(update={"gate": gates}), base, name, quiet)
+    if config.out is not None and config.exports:
+        at = str(source) if source is not None else None
+        asked = [one if one.config or not at else one.model_copy(update={"config": at}) for one in config.exports]
+        export_run(Path(config.out), findings, asked)
+    return findings
+
+
+def _audited(config: DoorConfig, base: Path | None, name: str, quiet: bool) -> Findings:
     options: dict[str, Any] = {
         "attacks": None if config.attacks == "all" else config.attacks,
         "analyses": None if config.analyses == "all" else () if config.analyses == "none" else config.analyses,

@@ -62,8 +62,12 @@ def line_of(where: dict[str, Any], gate: Gate | None) -> int:
     lines = where.get("lines", {})
     if gate is None:
         return int(next((lines[key] for key in ("data", "predictions", "signals") if key in lines), 1))
-    wanted = gate.model_dump(exclude_none=True)
     for known in where.get("gates", []):
-        if known["gate"] == wanted:
+        if _identity(known["gate"]) == _identity(gate.model_dump(exclude_none=True)):
             return int(known["line"])
     return int(lines.get("gate", 1))
+
+
+def _identity(gate: dict[str, Any]) -> dict[str, Any]:
+    # A baseline beside the configuration has another path from the working directory.
+    return gate | ({"baseline": Path(gate["baseline"]).name} if "baseline" in gate else {})
