@@ -64,13 +64,18 @@ class AttackR(Attack):
                         out[gone[chosen], chosen] = False
                     share = _share_below(part, out, target)
                 row[at] = np.where(audited[at], share, np.nan)
-            for source in (*phi, *values):
-                release(source[at])
 
         # All models' answers of a piece stay in cache.
         step = max(1, PIECE // 4 // signals.queries)
-        for _ in in_threads(work, pieces(signals.records, step), threads(values.size)):
-            pass
+        for chunk in pieces(signals.records, 16 * step):
+            inner = (
+                slice(chunk.start + at.start, chunk.start + at.stop) for at in pieces(chunk.stop - chunk.start, step)
+            )
+            for _ in in_threads(work, inner, threads(values.size)):
+                pass
+            # From the start on: to read one piece maps pages around it, of the last one too.
+            for source in (*phi, *values):
+                release(source[: chunk.stop])
         return values
 
 

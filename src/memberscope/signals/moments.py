@@ -133,6 +133,9 @@ def _means(signals: Signals, target: int, scale: str, temperature: float) -> Mea
                 where_lost = records.start + lost
                 chosen = usable(signals, target, where_lost) & (signals.members[:, where_lost] == (side == 0))
                 rest[lost] = (of(phi[:, where_lost]) * chosen[:, :, None]).sum(axis=0)
+                # From the start on: to read one piece maps pages around it, of the last one too.
+                for row in phi:
+                    release(row[: records.stop])
             rest /= np.maximum(fewer, 1)[:, None]
             _nan_below(rest, fewer, 1)
     leaving.release(phi)
