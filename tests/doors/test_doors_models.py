@@ -303,3 +303,16 @@ def test_a_saved_model_is_audited_by_one_command(tmp_path: Path, capsys: pytest.
     assert status == 0, error
     direct = ms.audit_model(model, **SIDES, references=4, **{**FAST, "attacks": ["loss", "attack_r"]})
     assert json.loads(said)["attacks"][0]["auc"] == direct.attacks[0].auc.model_dump()
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_data_sets_classes_are_told_from_their_numbers(by_name: bool) -> None:
+    """Classes called 1, 2 and 3 are numbered 0, 1 and 2: a model may have been trained on either."""
+    data = ms.Dataset(X, Y, class_names=("1", "2", "3"))
+    taught = np.array([1, 2, 3])[Y] if by_name else Y
+    model = LogisticRegression(max_iter=500).fit(X[:200], taught[:200])
+    found = ms.audit_model(
+        model, members=data.take(np.arange(200)), nonmembers=data.take(np.arange(200, 400)), references=2, **FAST
+    )
+    plain = ms.audit_model(LogisticRegression(max_iter=500).fit(*IN), **SIDES, **FAST)
+    assert aucs(found)["loss"] == pytest.approx(aucs(plain)["loss"])

@@ -26,6 +26,7 @@ class Candidates:
         members: ``(N,)``.
         class_names: where the records' source names its classes.
         feature_names: likewise of a table's columns.
+        coded: labels are places among ``class_names``, as in a data set.
     """
 
     inputs: Any
@@ -34,6 +35,7 @@ class Candidates:
     members: NDArray[np.bool_]
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
+    coded: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,6 +68,12 @@ def candidates(members: Any, nonmembers: Any) -> Candidates:
             f"numbers on one side, text on the other ({outside.labels.dtype})",
             "Write labels the same way.",
         )
+    if inside.coded != outside.coded:
+        raise DataError(
+            "two data sets, or (X, y) twice",
+            "one of each",
+            "Give both in the same form: a data set numbers its classes.",
+        )
     ids = np.concatenate([inside.ids, outside.ids])
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) < len(ids):
@@ -81,20 +89,19 @@ def candidates(members: Any, nonmembers: Any) -> Candidates:
         np.repeat([True, False], [len(inside.labels), len(outside.labels)]),
         inside.class_names,
         inside.feature_names,
+        inside.coded,
     )
 
 
 def side(given: Any, what: str) -> Candidates:
     """One side as ``(X, y)``, ``(X, y, ids)`` or a data set; ``members`` of the result mean nothing."""
     if isinstance(given, Dataset):
-        names = given.class_names
-        plain = names == tuple(str(k) for k in range(len(names)))
-        labels: NDArray[Any] = given.labels if plain else np.array(names)[given.labels]
+        labels: NDArray[Any] = given.labels
         inputs, ids = given.inputs, given.ids
         if np.array_equal(ids, np.arange(len(ids)).astype(np.str_)):
             # Row numbers stand for ids that the data do not have; both sides would have the same.
             ids = _numbered(what.removesuffix("s"), len(ids))
-        class_names, features = names, given.feature_names
+        class_names, features = given.class_names, given.feature_names
     else:
         if not isinstance(given, tuple | list) or not 2 <= len(given) <= 3:
             raise DataError(
@@ -125,7 +132,9 @@ def side(given: Any, what: str) -> Candidates:
                 f"classes as labels of the {what}", "numbers that are not whole", "Give a class for every record."
             )
         labels = labels.astype(np.int64)
-    return Candidates(inputs, labels, ids, np.ones(n, np.bool_), tuple(class_names), tuple(features))
+    return Candidates(
+        inputs, labels, ids, np.ones(n, np.bool_), tuple(class_names), tuple(features), isinstance(given, Dataset)
+    )
 
 
 def _numbered(what: str, n: int) -> NDArray[np.str_]:
@@ -139,10 +148,12 @@ class Classes:
     Args:
         values: as the model knows them, what a fit is given.
         names: as text.
+        shown: what reports call them, where that differs.
     """
 
     values: tuple[Any, ...]
     names: tuple[str, ...]
+    shown: tuple[str, ...] = ()
 
     def encode(self, labels: NDArray[Any], what: str) -> NDArray[np.int64]:
         """Labels as places among the classes.
@@ -163,6 +174,15 @@ class Classes:
                 )
             found.append(place[name])
         return np.array(found, np.int64)[index]
+
+
+def labels_for(given: Candidates, known: Sequence[Any] | None) -> NDArray[Any]:
+    """Labels as the model names them: those of a data set by name if the model knows the names, else by number."""
+    if given.coded and known is not None:
+        names = [canonical(name) for name in given.class_names]
+        if {names[k] for k in np.unique(given.labels)} <= {canonical(str(each)) for each in known}:
+            return np.asarray(np.array(names)[given.labels])
+    return given.labels
 
 
 def classes_of(
@@ -186,11 +206,13 @@ def classes_of(
     if class_names and columns is not None and len(names) != columns:
         raise ConfigError(f"{columns} class_names, one a score", f"{len(names)}", "Name every class of the model.")
     distinct = np.unique(given.labels)
+    if given.coded and not class_names and (columns is None or len(names) == columns):
+        return Classes(tuple(range(len(names))), tuple(str(k) for k in range(len(names))), tuple(names))
     if names and (columns is None or len(names) == columns):
         plain = distinct.dtype.kind in "iu"
         values: Any = [int(each) for each in names] if plain and all(n.isdigit() for n in names) else names
         if plain and not all(n.isdigit() for n in names):
-            return Classes(tuple(range(len(names))), tuple(str(k) for k in range(len(names))))
+            return Classes(tuple(range(len(names))), tuple(str(k) for k in range(len(names))), tuple(names))
         return Classes(tuple(values), tuple(canonical(each) for each in names))
     if distinct.dtype.kind not in "iub":
         if columns is not None:

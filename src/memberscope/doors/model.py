@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memberscope.attacks import Attack
-from memberscope.doors.candidates import Candidates, Classes, candidates, classes_of, side
+from memberscope.doors.candidates import Candidates, Classes, candidates, classes_of, labels_for, side
 from memberscope.doors.conclude import (
     Gates,
     Story,
@@ -126,9 +126,10 @@ def audit_model(
             names = [getattr(each, "__name__", type(each).__name__) for each in fits]
             check_different(answers, asked.outputs, names)
             rows += answers
+        shown = asked.classes.shown or asked.classes.names
         held = [given.members] if training is None else [given.members, *training.members]
         signals = Signals(
-            tuple(rows), asked.kind, np.array(held), asked.labels, given.ids, class_names=asked.classes.names,
+            tuple(rows), asked.kind, np.array(held), asked.labels, given.ids, class_names=shown,
             folder=None if folder is None else folder / "signals",
         )  # fmt: skip
         dataset = numeric_dataset(
@@ -167,7 +168,7 @@ def ask_target(target: Target, given: Candidates, kind: Kind, class_names: Seque
     scores = None if answers.kind == "labels" else answers.values
     width = None if scores is None else int(scores.shape[1])
     classes = classes_of(target.classes, width, given, class_names)
-    labels = classes.encode(given.labels, "labels")
+    labels = classes.encode(labels_for(given, target.classes), "labels")
     found: Any = answers.kind
     if scores is not None:
         if kind == "probabilities":
@@ -187,7 +188,7 @@ def ask_target(target: Target, given: Candidates, kind: Kind, class_names: Seque
 
 def _stand_in(given: Any, classes: Classes) -> tuple[Any, NDArray[Any]]:
     more = side(given, "stand_in")
-    return more.inputs, np.array(classes.values)[classes.encode(more.labels, "stand-in labels")]
+    return more.inputs, np.array(classes.values)[classes.encode(labels_for(more, classes.values), "stand-in labels")]
 
 
 def _name(fit: Any) -> str:
