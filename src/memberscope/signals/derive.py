@@ -53,7 +53,12 @@ def scaled_logits_row(
         raise SignalsError("a temperature above 0", f"{temperature}", "Choose a positive temperature.")
     if ("phi", float(temperature)) in signals.cache:
         known: Floats = signals.cache["phi", float(temperature)][row]
-        return known if records is None else known[records, :1]
+        if records is None:
+            return known
+        chosen = known[records, :1]
+        # Scattered reads have mapped most of it.
+        release(known)
+        return chosen
     result = np.empty(signals.outputs[row].shape[:2] if records is None else (len(records), 1))
     _fill_row(signals, row, {temperature: result}, records)
     release(signals.outputs[row])
