@@ -422,3 +422,16 @@ def test_from_a_notebook(site: Site) -> None:
         return int(findings.cost["answers"])
 
     assert asyncio.run(cell()) == 20
+
+
+def test_what_probes_cannot_know_is_found_in_the_end(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """A probe that the forest is sure of looks like a class alone."""
+    rows = np.r_[0:20, MEMBERS : MEMBERS + 20]
+    sure = site.world.probabilities(site.world.inputs[rows]).max(axis=1) == 1
+    seed = next(s for s in range(99) if sure[np.random.default_rng([s, 20]).permutation(40)[0]])
+    values = site.values("rounded", probes=1)
+    findings = attack_endpoint(values, site.candidates(40), out=site.out, seed=seed, quiet=False)
+    noise = capsys.readouterr().err
+    assert "the endpoint gives the predicted class alone" in noise
+    assert "by all its answers the endpoint gives probabilities of 2 classes rounded to 2 decimals" in noise
+    assert findings.data["access"] == "rounded"

@@ -103,7 +103,10 @@ class Session:
         answers = {int(row): by_record[str(self.dataset.ids[row])] for row in sorted(self.order)
                    if str(self.dataset.ids[row]) in by_record}  # fmt: skip
         # Rounding and the number of classes shown are only certain once all is there.
-        return detect(by_record, self.endpoint, self.dataset.class_names), answers
+        whole = detect(by_record, self.endpoint, self.dataset.class_names)
+        if whole != seen and not self.quiet:
+            print(f"memberscope: by all its answers the endpoint gives {whole.sentence}", file=sys.stderr, flush=True)
+        return whole, answers
 
     def predicted(self, pairs: Pairs) -> list[int | None]:
         """The classes that the endpoint predicts for any inputs; an :class:`Asker`."""

@@ -46,7 +46,7 @@ class Seen:
         return {
             "label": "the predicted class alone",
             "top_k": f"the scores of the best {self.shown}{many}",
-            "rounded": f"probabilities{many} rounded to {self.digits} decimals",
+            "rounded": f"probabilities{many} rounded to {self.digits} decimal{'s' * (self.digits != 1)}",
             "scores": f"probabilities{many} in full precision",
             "logits": f"logits{many}",
         }[self.level]
