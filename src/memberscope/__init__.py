@@ -27,6 +27,7 @@ _HOMES = {
     "Recipe": "memberscope.training.recipe",
     "Material": "memberscope.auditing.why",
     "analyse": "memberscope.auditing.why",
+    "attack_endpoint": "memberscope.doors.endpoint",
     "audit": "memberscope.run",
     "audit_model": "memberscope.doors.model",
     "audit_predictions": "memberscope.doors.predictions",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from memberscope.auditing.why import analyse as analyse
     from memberscope.data import load as load
     from memberscope.data import membership as membership
+    from memberscope.doors.endpoint import attack_endpoint as attack_endpoint
     from memberscope.doors.model import audit_model as audit_model
     from memberscope.doors.predictions import audit_predictions as audit_predictions
     from memberscope.errors import MemberscopeError as MemberscopeError
