@@ -15,14 +15,22 @@ from memberscope.data.delimited import Dialect, read_header, read_pieces, sniff
 from memberscope.errors import DataError
 
 
-def slow(path: Path, dialect: Dialect, texts: list[str], numbers: list[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def slow(
+    path: Path, dialect: Dialect, texts: list[str], numbers: list[str]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     pieces = list(delimited._with_csv(path, dialect, texts, numbers))
-    return {name: np.concatenate([p[0][name] for p in pieces]) for name in texts}, np.concatenate([p[1] for p in pieces])
+    return {name: np.concatenate([p[0][name] for p in pieces]) for name in texts}, np.concatenate(
+        [p[1] for p in pieces]
+    )
 
 
-def fast(path: Path, dialect: Dialect, texts: list[str], numbers: list[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def fast(
+    path: Path, dialect: Dialect, texts: list[str], numbers: list[str]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     pieces = list(delimited._with_pyarrow(path, dialect, texts, numbers))
-    return {name: np.concatenate([p[0][name] for p in pieces]) for name in texts}, np.concatenate([p[1] for p in pieces])
+    return {name: np.concatenate([p[0][name] for p in pieces]) for name in texts}, np.concatenate(
+        [p[1] for p in pieces]
+    )
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -90,7 +98,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, reader: object, monk
     peaks = []
     for rows in (3_000, 30_000):
         path = tmp_path / f"{rows}.csv"
-        path.write_text("id," + ",".join("abcdefgh") + "\n" + "".join(f"r{k}" + ",0.125" * 8 + "\n" for k in range(rows)))
+        path.write_text(
+            "id," + ",".join("abcdefgh") + "\n" + "".join(f"r{k}" + ",0.125" * 8 + "\n" for k in range(rows))
+        )
         tracemalloc.start()
         for _ in reader(path, Dialect("utf-8", ",", "."), ["id"], list("abcdefgh")):  # type: ignore[operator]
             pass
