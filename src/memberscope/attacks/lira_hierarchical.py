@@ -104,9 +104,13 @@ class Side:
 
 
 def _steps(degrees: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Degrees of freedom among which the given ones are, and which each is: they are whole numbers apart."""
-    least = degrees.min()
-    kind = np.rint(degrees - least).astype(np.int64)
+    """Degrees of freedom among which the given ones are, and which each is: they are whole numbers apart.
+
+    NaN, where a side has no reference, counts as the least; its scale is NaN and so is what comes of it.
+    """
+    least = np.fmin.reduce(degrees, initial=np.inf)
+    least = least if np.isfinite(least) else 1.0
+    kind = np.rint(np.nan_to_num(degrees - least)).astype(np.int64)
     return least + np.arange(float(kind.max()) + 1), kind
 
 
