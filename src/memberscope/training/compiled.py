@@ -17,7 +17,8 @@ from memberscope.models.densenet import Bottleneck, Densenet
 from memberscope.training.convolutions import convolution, pays, plain
 from memberscope.training.dense_block import Layer, dense_block
 from memberscope.training.mode import fits_kernels
-from memberscope.training.native import dense_kernels, fcn_kernels, require
+from memberscope.training.native import dense_kernels, fcn_kernels, pooling_kernels, require
+from memberscope.training.pooling import fits, max_pool, pools_by_two
 from memberscope.training.recipe import Recipe
 
 
@@ -59,6 +60,8 @@ def fused(model: Classifier, recipe: Recipe, device: str, kernels: str | None = 
         for module in model.modules():
             if isinstance(module, nn.Conv2d) and plain(module):
                 replaced[module] = _convolution(module)
+            if isinstance(module, nn.MaxPool2d) and pools_by_two(module):
+                replaced[module] = _pooling(module)
         if isinstance(model, Densenet) and recipe.threads == 1 and _dense_layers_fit(model):
             library = require(kernels, dense_kernels())
             if library is not None:
@@ -79,6 +82,15 @@ def _convolution(module: nn.Conv2d) -> Callable[[Tensor], Tensor]:
         if not module.training or x.dtype != torch.bfloat16 or not pays(module, x):
             return own(x)
         return convolution(x, module.weight, module.stride[0], int(module.padding[0]))
+
+    return forward
+
+
+def _pooling(module: nn.MaxPool2d) -> Callable[[Tensor], Tensor]:
+    own, library = module.forward, pooling_kernels().library
+
+    def forward(x: Tensor) -> Tensor:
+        return own(x) if library is None or not module.training or not fits(x) else max_pool(library, x)
 
     return forward
 

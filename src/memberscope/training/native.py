@@ -26,16 +26,23 @@ _PACKAGE = Path(__file__).parents[1]
 _SOURCES = {
     "dense_block": ("training/kernels/common.h", "training/kernels/dense_block.c"),
     "fcn": ("training/kernels/common.h", "training/kernels/fcn.c"),
+    "max_pool": ("training/kernels/common.h", "training/kernels/max_pool.c"),
     "scalars": ("signals/kernels/scalars.c",),
     "walk": ("statistics/kernels/walk.c",),
 }
-_KINDS = {"dense_block": "dense blocks in C", "fcn": "steps in C", "scalars": "sums in C", "walk": "walk in C"}
+_KINDS = {
+    "dense_block": "dense blocks in C",
+    "fcn": "steps in C",
+    "max_pool": "pooling in C",
+    "scalars": "sums in C",
+    "walk": "walk in C",
+}
 _WHO = {"scalars": "scoring", "walk": "scoring"}
 # Without contraction the source alone says what is rounded where, whichever compiler reads it.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
 _LIBRARIES = ("-lm",)
 _TILES = {"amx_tile", "amx_bf16", "avx512_bf16", "avx512bw", "avx512vl"}
-_NEEDED: dict[str, set[str]] = {"dense_block": _TILES, "fcn": _TILES}
+_NEEDED: dict[str, set[str]] = {"dense_block": _TILES, "fcn": _TILES, "max_pool": _TILES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +50,7 @@ class Kernels:
     """Compiled kernels, or why there are none.
 
     Args:
-        source: which: ``"dense_block"`` or ``"fcn"``; ``"scalars"`` or ``"walk"``, which scoring uses.
+        source: which: ``"dense_block"``, ``"fcn"`` or ``"max_pool"``; ``"scalars"`` or ``"walk"``, which scoring uses.
         library: their functions, or None.
         reason: why there is no library; empty if there is one.
     """
@@ -75,6 +82,11 @@ def dense_kernels() -> Kernels:
 def fcn_kernels() -> Kernels:
     """The kernels of fully connected networks; see :func:`kernels`."""
     return kernels("fcn")
+
+
+def pooling_kernels() -> Kernels:
+    """The kernels of 2×2 max pooling; see :func:`kernels`. They give PyTorch's bytes, so no plan names them."""
+    return kernels("max_pool")
 
 
 def kernels_like(name: str) -> Kernels:
