@@ -24,11 +24,11 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", path.read_text().replace("\n   ", "\n"), re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(3))
 def test_readme_examples_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = re.findall(r"<!-- run -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(found) == 2
+    assert len(found) == 3
     scope: dict[str, object] = {}
     exec(compile(found[number], f"README block {number}", "exec"), scope)
     findings = scope["findings"]
@@ -36,9 +36,11 @@ def test_readme_examples_run(number: int, tmp_path: Path, monkeypatch: pytest.Mo
     if number == 0:
         assert (tmp_path / "runs/first/report.html").exists() and (tmp_path / "runs/first/records.csv").exists()
         assert findings.populations["targets"] == 6
-    else:
+    elif number == 1:
         assert findings.gates[0].gate.limit == 0.05
         assert {result.target for result in findings.attacks} == {0, "all"}
+    else:
+        assert findings.populations["models"] == 9 and findings.pooled("lira_hierarchical").references == 8
 
 
 def test_contributed_attack_runs() -> None:

@@ -52,7 +52,9 @@ def test_an_open_gate_goes_to_the_last_look(tmp_path: Path) -> None:
     assert len(trained(tmp_path)) == 20
     # Looking changes no model: the same audit without looks finds the same.
     plain = ms.audit(config(tmp_path / "plain", 0.5))
-    assert plain.pooled("loss") == found.pooled("loss")
+    # Bounds are those of the gates' level, which the looks share.
+    one, other = (each.pooled("loss").model_copy(update={"bounds": {}}) for each in (plain, found))
+    assert one == other
 
 
 @pytest.mark.parametrize(
