@@ -237,11 +237,9 @@ def finish(findings: Findings, folder: Path | None, *, json: bool) -> None:
     else:
         _summarise(findings)
         if folder is not None:
+            typer.echo(f"\nDigest: {digest_of(folder)}")
+            typer.echo("Kept elsewhere, it lets 'memberscope verify RUN --digest …' tell whether a file was changed.")
             typer.echo(f"\nReport: {folder / 'report.html'}")
-            typer.echo(f"Digest: {digest_of(folder)}")
-            typer.echo(
-                "Keep the digest elsewhere: 'memberscope verify RUN --digest …' tells whether a file was changed."
-            )
     raise typer.Exit(EXIT[findings.verdict])
 
 
